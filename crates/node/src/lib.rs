@@ -1,1 +1,169 @@
-//! placeholder
+//! One Weft peer: mesh and overlay composed into one state machine. Performs no I/O.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh::{DirectPeer, LinkId};
+use mesh::status::MeshStatus;
+use overlay::table::{ForwardingTable, Probe, TunnelEvent};
+use wire::PeerName;
+
+/// Correlates a command with its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Everything that can happen to a node.
+#[derive(Debug)]
+pub enum Input {
+    /// The shell accepted a TCP connection and numbered it.
+    LinkAccepted {
+        /// Its number.
+        link: LinkId,
+        /// Our end.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+    },
+    /// A dial succeeded.
+    LinkConnected {
+        /// The number given by `Output::Dial`.
+        link: LinkId,
+        /// Our end.
+        local: SocketAddr,
+        /// The other end.
+        remote: SocketAddr,
+    },
+    /// A dial failed.
+    DialFailed {
+        /// The number given by `Output::Dial`.
+        link: LinkId,
+        /// Why, as the operator should read it.
+        error: String,
+    },
+    /// Bytes arrived on a link, cut anywhere.
+    LinkBytes {
+        /// The link.
+        link: LinkId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Everything queued on a link has been written.
+    LinkFlushed {
+        /// The link.
+        link: LinkId,
+    },
+    /// A link ended: end of file or an error.
+    LinkClosed {
+        /// The link.
+        link: LinkId,
+        /// Why.
+        error: String,
+    },
+    /// News from the data plane.
+    Tunnel(TunnelEvent),
+    /// A request of the operator; answered by `Output::Reply` with the same id.
+    Command {
+        /// Correlation.
+        id: RequestId,
+        /// What is asked.
+        command: Command,
+    },
+}
+
+/// Requests of the operator.
+#[derive(Debug)]
+pub enum Command {
+    /// Add or, with `replace`, replace the direct peers.
+    Connect {
+        /// Resolved peers.
+        peers: Vec<DirectPeer>,
+        /// Forget all earlier direct peers first.
+        replace: bool,
+    },
+    /// Remove direct peers by the text they were given as.
+    Forget {
+        /// The texts.
+        peers: Vec<String>,
+    },
+    /// A copy of the state.
+    Status,
+}
+
+/// Answers to commands.
+#[derive(Debug)]
+pub enum Reply {
+    /// Nothing to say.
+    Done,
+    /// Answer to `Command::Status`.
+    Status(Box<NodeStatus>),
+}
+
+/// What the shell must do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Make durable before doing anything queued behind it.
+    Persist(Record),
+    /// Open a TCP connection; answer with `LinkConnected` or `DialFailed`.
+    Dial {
+        /// Its number.
+        link: LinkId,
+        /// Where to.
+        remote: SocketAddr,
+    },
+    /// Write bytes to a link; answer with `LinkFlushed` when its queue is empty.
+    Send {
+        /// The link.
+        link: LinkId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Close a link at once, discarding what is queued.
+    Close {
+        /// The link.
+        link: LinkId,
+    },
+    /// Publish to the data plane.
+    Program(Arc<ForwardingTable>),
+    /// Have the data plane send a special frame, after the `Program` queued before it.
+    Probe(Probe),
+    /// Answer a command.
+    Reply {
+        /// Correlation.
+        id: RequestId,
+        /// The answer.
+        reply: Reply,
+    },
+}
+
+/// State that must survive a restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// The direct peers, as typed.
+    DirectPeers(Vec<String>),
+}
+
+/// A copy of a node's state for status, report and metrics.
+#[derive(Debug, Clone, Default)]
+pub struct NodeStatus {
+    /// The mesh.
+    pub mesh: MeshStatus,
+    /// The tunnel of each live connection.
+    pub tunnels: Vec<TunnelStatus>,
+}
+
+/// The overlay's view of one connection.
+#[derive(Debug, Clone)]
+pub struct TunnelStatus {
+    /// Its link.
+    pub link: LinkId,
+    /// The other end.
+    pub remote: PeerName,
+    /// Overlay in use: `sleeve`, or `none`.
+    pub name: String,
+    /// Whether the data plane is encrypted.
+    pub encrypted: bool,
+    /// Overlay MTU, bytes.
+    pub mtu_bytes: usize,
+    /// Why this overlay was chosen, a stable word such as `only-common`.
+    pub reason: &'static str,
+}

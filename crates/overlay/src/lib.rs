@@ -1,1 +1,8 @@
-//! placeholder
+//! Tunnels to other peers: which one carries traffic (the overlay switch), how each is probed and
+//! measured (sleeve), and how frames become datagrams and back.
+//!
+//! Two halves share this crate. The *control half* (`switch`, `sleeve`) is a state machine inside
+//! `Node`. The *data half* (`forward`, `datagram`, `segment`, `merge`, `replay`) is pure code run by
+//! data-plane threads; it reads a [`table::ForwardingTable`] and never asks the control half anything.
+
+pub mod table;

@@ -1,1 +1,15 @@
-//! placeholder
+//! Bytes to types and back for every format Weft speaks.
+//!
+//! Nothing here performs I/O, keeps state between calls or knows what a message means; the formats
+//! are those of Weave Net 2.8 (control plane over TCP, gob payloads, sleeve datagrams). Every decoder
+//! treats its input as hostile: bounded, and an error instead of a panic.
+
+pub mod ethernet;
+pub mod gob;
+pub mod handshake;
+pub mod message;
+pub mod name;
+pub mod sleeve;
+pub mod topology;
+
+pub use name::PeerName;
