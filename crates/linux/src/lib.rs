@@ -1,1 +1,9 @@
-//! placeholder
+//! Kernel access: netlink, namespaces, bridge, attachments, firewall text, TAP and UDP batching.
+//!
+//! The only crate with `unsafe` and raw system calls. Everything here is blocking and synchronous;
+//! the daemon calls it from threads it owns. Each operation reads what exists, computes the
+//! difference to what should exist and applies it, so repeating one after a crash is safe.
+//! It knows no peer, no protocol and no state directory: names, addresses and MTUs are given.
+#![allow(unsafe_code)]
+
+pub mod addr;
