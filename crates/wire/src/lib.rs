@@ -4,11 +4,14 @@
 //! are those of Weave Net 2.8 (control plane over TCP, gob payloads, sleeve datagrams). Every decoder
 //! treats its input as hostile: bounded, and an error instead of a panic.
 
+#![forbid(unsafe_code)]
+
 pub mod ethernet;
 pub mod gob;
 pub mod handshake;
 pub mod message;
 pub mod name;
+pub mod quote;
 pub mod sleeve;
 pub mod topology;
 
