@@ -3,6 +3,9 @@
 //! Depends on the standard library alone, so that it builds in seconds on a fresh clone.
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
+mod setup;
+mod stopwatch;
+mod suite;
 mod tidy;
 
 use std::process::ExitCode;
@@ -11,7 +14,8 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
   demo [--keep]        three hosts and four containers on this machine, explained step by step
-  test                 every test there is; ends with `N passed, N failed, N skipped`
+  test [word]...       every test there is, or the test programs whose name contains a word;
+                       ends with `N passed, N failed, N skipped`
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 
@@ -20,6 +24,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["tidy"] => tidy::run(),
+        ["test", only @ ..] => suite::run(only),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             ExitCode::SUCCESS
