@@ -1,7 +1,14 @@
 //! Peers and the links between them: handshake and sessions, topology, gossip, routes, short ids
 //! and whom to dial. A pure state machine; see `Mesh`.
 
+mod bucket;
+mod config;
+mod mesh;
 pub mod status;
+
+pub use bucket::TokenBucket;
+pub use config::{MeshConfig, Password, TrustedSubnet};
+pub use mesh::{GossipContent, Mesh, UnicastError};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -104,6 +111,8 @@ pub enum MeshOutput {
     },
     /// Gossip for a registered channel other than `topology`.
     Gossip {
+        /// The link it came by; name it in `connection_failed` if the payload is malformed.
+        link: LinkId,
         /// Channel name.
         channel: String,
         /// How it came.
@@ -111,7 +120,14 @@ pub enum MeshOutput {
         /// Payload.
         payload: Vec<u8>,
     },
-    /// Routes were recalculated; read `routes()`.
+    /// The complete state of a registered channel is to be sent: answer with
+    /// `provide_channel_state`.
+    ChannelStateWanted {
+        /// Channel name.
+        channel: String,
+    },
+    /// Routes were recalculated; read `unicast_established` and
+    /// `broadcast_established`.
     RoutesChanged,
     /// A short id changed owner or was reused: drop flows keyed by it.
     ShortIdsChanged,
@@ -131,3 +147,6 @@ pub enum Delivery {
     /// Tag 6; the originator.
     Broadcast(PeerName),
 }
+
+#[cfg(test)]
+mod testing;
