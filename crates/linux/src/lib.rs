@@ -7,3 +7,4 @@
 #![allow(unsafe_code)]
 
 pub mod addr;
+pub mod netlink;
