@@ -5,4 +5,7 @@
 //! `Node`. The *data half* (`forward`, `datagram`, `segment`, `merge`, `replay`) is pure code run by
 //! data-plane threads; it reads a [`table::ForwardingTable`] and never asks the control half anything.
 
+pub mod forward;
+pub mod mac;
+pub mod replay;
 pub mod table;

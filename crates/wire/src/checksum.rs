@@ -10,7 +10,12 @@ pub fn sum(bytes: &[u8]) -> u64 {
     let mut chunks = bytes.chunks_exact(16);
     for chunk in &mut chunks {
         for (i, slot) in acc.iter_mut().enumerate() {
-            let word = [chunk[4 * i], chunk[4 * i + 1], chunk[4 * i + 2], chunk[4 * i + 3]];
+            let word = [
+                chunk[4 * i],
+                chunk[4 * i + 1],
+                chunk[4 * i + 2],
+                chunk[4 * i + 3],
+            ];
             *slot += u64::from(u32::from_ne_bytes(word));
         }
     }
@@ -37,7 +42,9 @@ pub fn fold(mut total: u64) -> [u8; 2] {
     total = (total & 0xffff) + (total >> 16);
     total = (total & 0xffff) + (total >> 16);
     total = (total & 0xffff) + (total >> 16);
-    u16::try_from(total).expect("folded three times").to_ne_bytes()
+    u16::try_from(total)
+        .expect("folded three times")
+        .to_ne_bytes()
 }
 
 /// Folds and complements: the two checksum bytes to store.
@@ -79,7 +86,11 @@ mod tests {
     fn fast_sum_equals_slow_sum_for_every_length() {
         let bytes: Vec<u8> = (0..300_u32).map(|i| (i * 197 % 251) as u8).collect();
         for len in 0..bytes.len() {
-            assert_eq!(finish(sum(&bytes[..len])), slow(&bytes[..len]).to_be_bytes(), "{len}");
+            assert_eq!(
+                finish(sum(&bytes[..len])),
+                slow(&bytes[..len]).to_be_bytes(),
+                "{len}"
+            );
         }
         let ones = vec![0xff; 65536];
         assert_eq!(finish(sum(&ones)), slow(&ones).to_be_bytes());

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod checksum;
 pub mod ethernet;
 pub mod gob;
 pub mod handshake;
