@@ -1,11 +1,20 @@
 //! Tunnels to other peers: which one carries traffic (the overlay switch), how each is probed and
 //! measured (sleeve), and how frames become datagrams and back.
 //!
-//! Two halves share this crate. The *control half* (`switch`, `sleeve`) is a state machine inside
-//! `Node`. The *data half* (`forward`, `datagram`, `segment`, `merge`, `replay`) is pure code run by
-//! data-plane threads; it reads a [`table::ForwardingTable`] and never asks the control half anything.
+//! Two halves share this crate. The *control half* ([`Overlay`], `switch`, `sleeve`, `pmtu`) is a
+//! state machine inside `Node`. The *data half* (`forward`, `datagram`, `segment`, `merge`,
+//! `replay`) is pure code run by data-plane threads; it reads a [`table::ForwardingTable`] and never
+//! asks the control half anything.
 
 pub mod forward;
 pub mod mac;
 pub mod replay;
+pub mod overlay;
+pub mod pmtu;
+pub mod sleeve;
+pub mod switch;
 pub mod table;
+
+pub use overlay::{
+    ConnectionId, ConnectionParams, ConnectionStatus, Overlay, OverlayOutput, Protection,
+};

@@ -1,0 +1,505 @@
+//! All connections' tunnels: one switch each, registered by the remote's name, because datagrams
+//! name their sender and nothing else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nacl::SessionKey;
+use tracing::debug;
+use wire::PeerName;
+use wire::message::OverlayControl;
+
+use crate::sleeve::SleeveConfig;
+use crate::switch::{Switch, SwitchError, SwitchOutput, TunnelKind};
+use crate::table::{Probe, Tunnel, TunnelEvent, TunnelId};
+
+/// Names a connection for the life of the process; the caller's link number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// How a connection's data plane is protected. Decided by the mesh (password, trust), never here.
+#[derive(Clone)]
+pub enum Protection {
+    /// In clear: no password, or mutually trusted.
+    Clear,
+    /// Sealed under this key.
+    Sealed(Arc<SessionKey>),
+}
+
+/// What the overlay needs to know about a connection.
+#[derive(Clone)]
+pub struct ConnectionParams {
+    /// Its identity.
+    pub id: ConnectionId,
+    /// The other end.
+    pub remote: PeerName,
+    /// For log lines and errors: `name(nick)` of the other end.
+    pub remote_label: String,
+    /// TCP address of the other end.
+    pub remote_address: SocketAddr,
+    /// Whether we dialled.
+    pub outbound: bool,
+    /// Connection UID.
+    pub uid: u64,
+    /// Protection of the data plane.
+    pub protection: Protection,
+    /// Overlay names the other end announced; `None` for compatibility mode.
+    pub overlays: Option<Vec<String>>,
+}
+
+/// What the caller must do or know, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OverlayOutput {
+    /// Send on the connection's link.
+    SendControl {
+        /// The connection.
+        connection: ConnectionId,
+        /// The message.
+        control: OverlayControl,
+    },
+    /// The connection's data path works in our direction; said once.
+    Established {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// The connection has no tunnel (any more); close its link with this error.
+    Failed {
+        /// The connection.
+        connection: ConnectionId,
+        /// Why.
+        error: SwitchError,
+    },
+    /// Have a special frame sent, after publishing earlier changes.
+    Probe(Probe),
+    /// [`Overlay::tunnels`] changed.
+    TunnelsChanged,
+}
+
+/// The overlay's view of one connection, for status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionStatus {
+    /// The connection.
+    pub id: ConnectionId,
+    /// The other end.
+    pub remote: PeerName,
+    /// Name of the overlay in use, or `none`.
+    pub name: &'static str,
+    /// Whether the data plane is sealed.
+    pub encrypted: bool,
+    /// Overlay MTU, bytes; 0 if there is no tunnel.
+    pub mtu_bytes: usize,
+    /// Why this overlay: a stable word.
+    pub reason: &'static str,
+}
+
+struct Connection {
+    remote: PeerName,
+    outbound: bool,
+    protection: Protection,
+    tunnel: TunnelId,
+    switch: Switch,
+}
+
+/// Control half of all tunnels.
+///
+/// Call a `handle_*` method, then drain [`Self::poll_output`], then call [`Self::handle_timeout`] at
+/// [`Self::poll_timeout`]. Time must not go backwards.
+///
+/// Invariant: at most one connection per remote is registered, the newest; only registered ones
+/// have a tunnel published and send special frames.
+pub struct Overlay {
+    kinds: Vec<TunnelKind>,
+    connections: BTreeMap<ConnectionId, Connection>,
+    registered: BTreeMap<PeerName, ConnectionId>,
+    by_tunnel: BTreeMap<TunnelId, ConnectionId>,
+    tunnels_made: u64,
+    outputs: VecDeque<OverlayOutput>,
+}
+
+impl Overlay {
+    /// No connections yet. `kinds` is our list in order of preference; what it leaves out is never
+    /// used (except sleeve towards peers that announce no list).
+    pub fn new(kinds: Vec<TunnelKind>) -> Self {
+        Self {
+            kinds,
+            connections: BTreeMap::new(),
+            registered: BTreeMap::new(),
+            by_tunnel: BTreeMap::new(),
+            tunnels_made: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Value of the `Overlays` handshake feature, in order.
+    pub fn announced(kinds: &[TunnelKind]) -> Vec<String> {
+        kinds.iter().map(|kind| kind.name().to_owned()).collect()
+    }
+
+    /// A connection was added: prepares and confirms its tunnels and registers it for its remote,
+    /// replacing an older connection's registration.
+    pub fn handle_connection_added(&mut self, params: ConnectionParams, now: Instant) {
+        let id = params.id;
+        let config = SleeveConfig {
+            remote_label: params.remote_label,
+            remote_address: params.remote_address,
+            outbound: params.outbound,
+            uid: params.uid,
+            encrypted: matches!(params.protection, Protection::Sealed(_)),
+        };
+        let mut switch = match Switch::new(&self.kinds, params.overlays.as_deref(), &config) {
+            Ok(switch) => switch,
+            Err(error) => {
+                self.outputs.push_back(OverlayOutput::Failed {
+                    connection: id,
+                    error,
+                });
+                return;
+            }
+        };
+        switch.confirm(now);
+        self.tunnels_made += 1;
+        let tunnel = TunnelId(self.tunnels_made);
+        let connection = Connection {
+            remote: params.remote,
+            outbound: params.outbound,
+            protection: params.protection,
+            tunnel,
+            switch,
+        };
+        self.registered.insert(params.remote, id);
+        self.by_tunnel.insert(tunnel, id);
+        let earlier = self.connections.insert(id, connection);
+        assert!(earlier.is_none(), "a connection is added once");
+        self.outputs.push_back(OverlayOutput::TunnelsChanged);
+        self.drain(id);
+    }
+
+    /// A connection was removed. Unknown ones are ignored (its overlay may have failed at once).
+    pub fn handle_connection_removed(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
+        self.by_tunnel.remove(&connection.tunnel);
+        if self.registered.get(&connection.remote) == Some(&id) {
+            self.registered.remove(&connection.remote);
+            self.outputs.push_back(OverlayOutput::TunnelsChanged);
+        }
+    }
+
+    /// A control message arrived on a connection's link.
+    pub fn handle_control(&mut self, id: ConnectionId, control: &OverlayControl, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.switch.handle_control(control, now);
+            self.drain(id);
+        }
+    }
+
+    /// News from the data plane. Late news about tunnels that are gone is ignored.
+    pub fn handle_tunnel_event(&mut self, event: TunnelEvent, now: Instant) {
+        let (TunnelEvent::Special { tunnel, .. }
+        | TunnelEvent::TooBig { tunnel, .. }
+        | TunnelEvent::CounterExhausted { tunnel }) = event;
+        let Some(&id) = self.by_tunnel.get(&tunnel) else {
+            debug!(tunnel = tunnel.0, "ignoring event of a tunnel that is gone");
+            return;
+        };
+        if !self.is_registered(id) {
+            return;
+        }
+        let connection = self
+            .connections
+            .get_mut(&id)
+            .expect("by_tunnel names live connections");
+        match event {
+            TunnelEvent::Special { from, kind, .. } => {
+                connection.switch.handle_special(from, kind, now);
+            }
+            TunnelEvent::TooBig { path_mtu_bytes, .. } => {
+                connection.switch.handle_too_big(path_mtu_bytes, now);
+            }
+            TunnelEvent::CounterExhausted { .. } => connection.switch.handle_counter_exhausted(),
+        }
+        self.drain(id);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let is_due = |(_, connection): &(&ConnectionId, &Connection)| {
+            connection
+                .switch
+                .poll_timeout()
+                .is_some_and(|(at, _)| at <= now)
+        };
+        let due: Vec<_> = self
+            .connections
+            .iter()
+            .filter(is_due)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            let connection = self.connections.get_mut(&id).expect("collected just now");
+            connection.switch.handle_timeout(now);
+            self.drain(id);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called, and what for.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.connections
+            .values()
+            .filter_map(|c| c.switch.poll_timeout())
+            .min()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<OverlayOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// The sleeve tunnel of each neighbour, to be published.
+    pub fn tunnels(&self) -> BTreeMap<PeerName, Arc<Tunnel>> {
+        let tunnel = |(remote, id): (&PeerName, &ConnectionId)| {
+            let connection = self
+                .connections
+                .get(id)
+                .expect("registered connections are live");
+            Some((*remote, Arc::new(connection.tunnel()?)))
+        };
+        self.registered.iter().filter_map(tunnel).collect()
+    }
+
+    /// All connections, for status.
+    pub fn status(&self) -> Vec<ConnectionStatus> {
+        self.connections
+            .iter()
+            .map(|(id, connection)| connection.status(*id))
+            .collect()
+    }
+
+    fn is_registered(&self, id: ConnectionId) -> bool {
+        let remote = self
+            .connections
+            .get(&id)
+            .map(|connection| connection.remote);
+        remote.is_some_and(|remote| self.registered.get(&remote) == Some(&id))
+    }
+
+    fn drain(&mut self, id: ConnectionId) {
+        let registered = self.is_registered(id);
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        while let Some(output) = connection.switch.poll_output() {
+            let output = match output {
+                SwitchOutput::Control(control) => OverlayOutput::SendControl {
+                    connection: id,
+                    control,
+                },
+                SwitchOutput::Probe(kind) if registered => OverlayOutput::Probe(Probe {
+                    tunnel: connection.tunnel,
+                    kind,
+                }),
+                SwitchOutput::Changed if registered => OverlayOutput::TunnelsChanged,
+                SwitchOutput::Probe(_) | SwitchOutput::Changed => continue,
+                SwitchOutput::Established => OverlayOutput::Established { connection: id },
+                SwitchOutput::Failed(error) => OverlayOutput::Failed {
+                    connection: id,
+                    error,
+                },
+            };
+            self.outputs.push_back(output);
+        }
+    }
+}
+
+impl Connection {
+    fn tunnel(&self) -> Option<Tunnel> {
+        let sleeve = self.switch.sleeve()?;
+        Some(Tunnel {
+            id: self.tunnel,
+            remote: self.remote,
+            key: match &self.protection {
+                Protection::Clear => None,
+                Protection::Sealed(key) => Some(Arc::clone(key)),
+            },
+            outbound: self.outbound,
+            remote_address: sleeve.remote_address(),
+            carries_traffic: self.switch.best() == Some(TunnelKind::Sleeve),
+            mtu_bytes: sleeve.mtu_bytes(),
+            max_payload_bytes: sleeve.max_payload_bytes(),
+            stack_frag: sleeve.stack_frag(),
+        })
+    }
+
+    fn status(&self, id: ConnectionId) -> ConnectionStatus {
+        let mtu = self.switch.sleeve().map_or(0, |sleeve| sleeve.mtu_bytes());
+        ConnectionStatus {
+            id,
+            remote: self.remote,
+            name: self.switch.best().map_or("none", TunnelKind::name),
+            encrypted: matches!(self.protection, Protection::Sealed(_)),
+            mtu_bytes: mtu,
+            reason: self.switch.reason(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{ProbeKind, SpecialKind};
+
+    const BRAVO: PeerName = PeerName::from_u64(0x0200_0000_0b02);
+
+    #[expect(clippy::disallowed_methods, reason = "base of virtual time")]
+    fn base() -> Instant {
+        Instant::now()
+    }
+
+    fn params(id: u64, overlays: Option<&str>) -> ConnectionParams {
+        ConnectionParams {
+            id: ConnectionId(id),
+            remote: BRAVO,
+            remote_label: "bravo".into(),
+            remote_address: "192.0.2.2:6783".parse().unwrap(),
+            outbound: true,
+            uid: id,
+            protection: Protection::Clear,
+            overlays: overlays.map(|list| list.split(' ').map(str::to_owned).collect()),
+        }
+    }
+
+    fn overlay() -> Overlay {
+        Overlay::new(vec![TunnelKind::Sleeve])
+    }
+
+    fn drain(overlay: &mut Overlay) -> Vec<OverlayOutput> {
+        std::iter::from_fn(|| overlay.poll_output()).collect()
+    }
+
+    fn heartbeat(tunnel: u64, uid: u64) -> OverlayOutput {
+        let kind = ProbeKind::Heartbeat {
+            connection_uid: uid,
+        };
+        OverlayOutput::Probe(Probe {
+            tunnel: TunnelId(tunnel),
+            kind,
+        })
+    }
+
+    fn control(tag: u8, body: &[u8]) -> OverlayControl {
+        OverlayControl {
+            index: Some(0),
+            tag,
+            body: body.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_tunnel_is_published_before_its_first_heartbeat() {
+        let mut overlay = overlay();
+        overlay.handle_connection_added(params(1, Some("sleeve")), base());
+        let outputs = drain(&mut overlay);
+        assert_eq!(outputs.first(), Some(&OverlayOutput::TunnelsChanged));
+        assert_eq!(outputs.last(), Some(&heartbeat(1, 1)));
+        let tunnels = overlay.tunnels();
+        assert_eq!(tunnels[&BRAVO].mtu_bytes, 65535);
+        assert!(tunnels[&BRAVO].carries_traffic);
+    }
+
+    #[test]
+    fn nothing_in_common_fails_the_connection() {
+        let mut overlay = overlay();
+        overlay.handle_connection_added(params(1, Some("awsvpc")), base());
+        let error = SwitchError::NothingInCommon;
+        let failed = OverlayOutput::Failed {
+            connection: ConnectionId(1),
+            error,
+        };
+        assert_eq!(drain(&mut overlay), [failed]);
+        overlay.handle_connection_removed(ConnectionId(1));
+        assert_eq!(drain(&mut overlay), []);
+    }
+
+    #[test]
+    fn a_new_connection_replaces_the_older_registration() {
+        let now = base();
+        let mut overlay = overlay();
+        overlay.handle_connection_added(params(1, Some("sleeve")), now);
+        overlay.handle_connection_added(params(2, Some("sleeve")), now);
+        drain(&mut overlay);
+        assert_eq!(overlay.tunnels()[&BRAVO].id, TunnelId(2));
+        let kind = SpecialKind::Heartbeat { connection_uid: 1 };
+        let from = "192.0.2.2:6783".parse().unwrap();
+        let late = TunnelEvent::Special {
+            tunnel: TunnelId(1),
+            from,
+            kind,
+        };
+        overlay.handle_tunnel_event(late, now);
+        assert_eq!(drain(&mut overlay), [], "the older tunnel is deaf");
+        let (at, _) = overlay.poll_timeout().unwrap();
+        overlay.handle_timeout(at);
+        assert_eq!(drain(&mut overlay), [heartbeat(2, 2)], "and mute");
+        overlay.handle_connection_removed(ConnectionId(1));
+        assert_eq!(drain(&mut overlay), []);
+        assert_eq!(overlay.tunnels().len(), 1);
+        overlay.handle_connection_removed(ConnectionId(2));
+        assert_eq!(drain(&mut overlay), [OverlayOutput::TunnelsChanged]);
+        assert!(overlay.tunnels().is_empty());
+    }
+
+    #[test]
+    fn a_whole_life_is_told_in_order() {
+        let now = base();
+        let mut overlay = overlay();
+        let connection = ConnectionId(1);
+        overlay.handle_connection_added(params(1, Some("fastdp sleeve")), now);
+        drain(&mut overlay);
+        let kind = SpecialKind::Heartbeat { connection_uid: 1 };
+        let from = "192.0.2.2:6783".parse().unwrap();
+        let tunnel = TunnelId(1);
+        overlay.handle_tunnel_event(TunnelEvent::Special { tunnel, from, kind }, now);
+        let control_1 = OverlayOutput::SendControl {
+            connection,
+            control: control(1, &[]),
+        };
+        assert_eq!(drain(&mut overlay), [control_1]);
+        overlay.handle_control(connection, &control(1, &[]), now);
+        assert!(drain(&mut overlay).contains(&OverlayOutput::Established { connection }));
+        overlay.handle_tunnel_event(
+            TunnelEvent::TooBig {
+                tunnel,
+                path_mtu_bytes: 1500,
+            },
+            now,
+        );
+        let test = Probe {
+            tunnel,
+            kind: ProbeKind::MtuTest { frame_bytes: 1452 },
+        };
+        let expected = [OverlayOutput::TunnelsChanged, OverlayOutput::Probe(test)];
+        assert_eq!(drain(&mut overlay), expected);
+        overlay.handle_control(connection, &control(3, &1438u16.to_be_bytes()), now);
+        overlay.handle_control(connection, &control(2, &[]), now);
+        let tunnels = overlay.tunnels();
+        assert_eq!(
+            (tunnels[&BRAVO].mtu_bytes, tunnels[&BRAVO].stack_frag),
+            (1438, true)
+        );
+        let status = overlay.status();
+        assert_eq!(
+            (status[0].name, status[0].reason),
+            ("sleeve", "only-common")
+        );
+        drain(&mut overlay);
+        overlay.handle_tunnel_event(TunnelEvent::CounterExhausted { tunnel }, now);
+        let outputs = drain(&mut overlay);
+        assert!(
+            matches!(outputs.last(), Some(OverlayOutput::Failed { .. })),
+            "{outputs:?}"
+        );
+    }
+}
