@@ -1,10 +1,18 @@
 //! One Weft peer: mesh and overlay composed into one state machine. Performs no I/O.
+//!
+//! This file lists everything that can happen to a node ([`Input`]) and everything it may ask of its
+//! shell ([`Output`]); [`Node`] states the contract between them. The shell is `daemon` in
+//! production and `sim` in simulation.
+
+mod node;
+
+pub use node::{Config, Node};
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh::{DirectPeer, LinkId};
 use mesh::status::MeshStatus;
+use mesh::{DirectPeer, LinkId};
 use overlay::table::{ForwardingTable, Probe, TunnelEvent};
 use wire::PeerName;
 

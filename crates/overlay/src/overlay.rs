@@ -120,7 +120,8 @@ pub struct Overlay {
 
 impl Overlay {
     /// No connections yet. `kinds` is our list in order of preference; what it leaves out is never
-    /// used (except sleeve towards peers that announce no list).
+    /// used, except sleeve in compatibility mode: towards peers that announce no list, and towards
+    /// everybody if ours is empty.
     pub fn new(kinds: Vec<TunnelKind>) -> Self {
         Self {
             kinds,
@@ -148,7 +149,9 @@ impl Overlay {
             uid: params.uid,
             encrypted: matches!(params.protection, Protection::Sealed(_)),
         };
-        let mut switch = match Switch::new(&self.kinds, params.overlays.as_deref(), &config) {
+        let theirs = params.overlays.as_deref();
+        let theirs = theirs.filter(|_| !self.kinds.is_empty());
+        let mut switch = match Switch::new(&self.kinds, theirs, &config) {
             Ok(switch) => switch,
             Err(error) => {
                 self.outputs.push_back(OverlayOutput::Failed {
