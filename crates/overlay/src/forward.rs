@@ -7,18 +7,14 @@
 use std::sync::Arc;
 
 use wire::PeerName;
+use wire::ethernet::{ETHERNET_HEADER_BYTES, EthernetView, MacAddr};
+use wire::sleeve::{FrameClass, classify_frame, is_all_zero};
 
-use crate::mac::{Mac, MacTable};
+use crate::mac::MacTable;
 use crate::table::{ForwardingTable, SpecialKind, Tunnel};
 
 /// Length of an Ethernet header, bytes.
-pub const ETHERNET_BYTES: usize = 14;
-/// Spanning tree's group address: never leaves the host.
-const SPANNING_TREE: Mac = Mac([0x01, 0x80, 0xc2, 0, 0, 0]);
-/// Frame length of a heartbeat: Ethernet header and connection UID.
-pub const HEARTBEAT_FRAME_BYTES: usize = 22;
-/// Frame length of a fragmentation test.
-pub const FRAGMENTATION_TEST_FRAME_BYTES: usize = 60_001;
+pub const ETHERNET_BYTES: usize = ETHERNET_HEADER_BYTES;
 
 /// Why a frame or datagram was not passed on. Each has a counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,13 +169,13 @@ pub enum Received<'t> {
 pub fn decide_captured<'t>(
     table: &'t ForwardingTable,
     macs: &MacTable,
-    source: Mac,
-    destination: Mac,
+    source: MacAddr,
+    destination: MacAddr,
 ) -> Captured<'t> {
     if macs.lookup(source).is_some_and(|peer| peer != table.us) {
         return Captured::Drop(DropReason::Injected);
     }
-    if destination == SPANNING_TREE {
+    if destination == MacAddr::SPANNING_TREE {
         return Captured::Drop(DropReason::SpanningTree);
     }
     match macs.lookup(destination) {
@@ -204,20 +200,18 @@ pub fn decide_received<'t>(
     destination: PeerName,
     frame: &[u8],
 ) -> Received<'t> {
-    if frame.len() < ETHERNET_BYTES {
+    let Some(ethernet) = EthernetView::new(frame) else {
         return Received::Drop(DropReason::MalformedFrame);
-    }
+    };
     if !table.peers.contains(&origin) || !table.peers.contains(&destination) {
         return Received::Drop(DropReason::UnknownPeer);
     }
-    if frame[..ETHERNET_BYTES] == [0; ETHERNET_BYTES] {
-        if origin != via.remote || destination != table.us {
-            return Received::Drop(DropReason::ForeignSpecial);
-        }
-        return classify_special(frame).map_or(
-            Received::Drop(DropReason::ForeignSpecial),
-            Received::Special,
-        );
+    if let Some(special) = classify_special(frame) {
+        let is_ours = origin == via.remote && destination == table.us;
+        return match special {
+            Some(kind) if is_ours => Received::Special(kind),
+            _ => Received::Drop(DropReason::ForeignSpecial),
+        };
     }
     if origin == table.us {
         return Received::Drop(DropReason::OwnOrigin);
@@ -229,7 +223,7 @@ pub fn decide_received<'t>(
             Some(&next_hop) => Received::Relay { next_hop },
         };
     }
-    let is_local = macs.lookup(Mac::at(frame, 0)) == Some(table.us);
+    let is_local = macs.lookup(ethernet.destination()) == Some(table.us);
     Received::Deliver {
         pass_on: if is_local { &[] } else { copies(table, origin) },
     }
@@ -239,21 +233,17 @@ fn copies(table: &ForwardingTable, origin: PeerName) -> &[PeerName] {
     table.broadcast.get(&origin).map_or(&[], Vec::as_slice)
 }
 
-/// Tells special frames apart by length; `None` when bytes that must be zero are not.
-fn classify_special(frame: &[u8]) -> Option<SpecialKind> {
-    let body = &frame[ETHERNET_BYTES..];
-    if let Ok(uid) = <[u8; 8]>::try_from(body) {
-        return Some(SpecialKind::Heartbeat {
-            connection_uid: u64::from_be_bytes(uid),
-        });
+/// `None` for traffic; `Some(None)` for a special frame whose bytes are not all zero as they must be.
+fn classify_special(frame: &[u8]) -> Option<Option<SpecialKind>> {
+    let zero = |kind| is_all_zero(frame).then_some(kind);
+    match classify_frame(frame) {
+        FrameClass::Runt | FrameClass::Ordinary => None,
+        FrameClass::Heartbeat { connection_uid } => {
+            Some(Some(SpecialKind::Heartbeat { connection_uid }))
+        }
+        FrameClass::FragmentationTest => Some(zero(SpecialKind::FragmentationTest)),
+        FrameClass::MtuTest { frame_bytes } => Some(zero(SpecialKind::MtuTest { frame_bytes })),
     }
-    if body.iter().any(|&byte| byte != 0) {
-        return None;
-    }
-    Some(match frame.len() {
-        FRAGMENTATION_TEST_FRAME_BYTES => SpecialKind::FragmentationTest,
-        frame_bytes => SpecialKind::MtuTest { frame_bytes },
-    })
 }
 
 /// The tunnel to a next hop, if it may carry a frame now.
@@ -282,13 +272,10 @@ pub enum IpClass {
 impl IpClass {
     /// Class of a frame. An IPv4 header that is cut short or malformed counts as non-IP.
     pub fn of(frame: &[u8]) -> Self {
-        if frame.len() < ETHERNET_BYTES + 20 || frame[12..14] != [8, 0] || frame[14] >> 4 != 4 {
-            return Self::NonIp;
-        }
-        if frame[20] & 0x40 != 0 {
-            Self::DontFragment
-        } else {
-            Self::MayFragment
+        match EthernetView::new(frame).and_then(EthernetView::ipv4) {
+            Some(ip) if ip.dont_fragment() => Self::DontFragment,
+            Some(_) => Self::MayFragment,
+            None => Self::NonIp,
         }
     }
 }

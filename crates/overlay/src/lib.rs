@@ -7,13 +7,18 @@
 //! asks the control half anything.
 
 pub mod forward;
+pub mod fragment;
+pub mod icmp;
 pub mod mac;
-pub mod replay;
 pub mod overlay;
 pub mod pmtu;
+pub mod replay;
+pub mod segment;
 pub mod sleeve;
 pub mod switch;
 pub mod table;
+#[cfg(test)]
+mod testing;
 
 pub use overlay::{
     ConnectionId, ConnectionParams, ConnectionStatus, Overlay, OverlayOutput, Protection,

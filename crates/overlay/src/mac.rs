@@ -4,9 +4,9 @@
 //! refreshed longest ago makes room.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 
 use wire::PeerName;
+use wire::ethernet::MacAddr;
 
 /// Entries are forgotten after this long without being refreshed, seconds.
 pub const EXPIRY_SECS: u32 = 600;
@@ -14,42 +14,6 @@ pub const EXPIRY_SECS: u32 = 600;
 pub const REFRESH_SECS: u32 = 60;
 /// Most addresses kept; a flood of invented addresses costs memory up to here.
 pub const ENTRIES_MAX: usize = 65_536;
-
-/// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct Mac(pub [u8; 6]);
-
-impl Mac {
-    /// The address at `offset` of a frame. The caller has checked the length.
-    pub fn at(frame: &[u8], offset: usize) -> Self {
-        let mut bytes = [0; 6];
-        bytes.copy_from_slice(&frame[offset..offset + 6]);
-        Self(bytes)
-    }
-
-    /// Whether this is a broadcast or multicast address.
-    pub const fn is_group(self) -> bool {
-        self.0[0] & 1 == 1
-    }
-
-    /// Whether all bytes are zero.
-    pub fn is_zero(self) -> bool {
-        self.0 == [0; 6]
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// What seeing an address did to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +33,7 @@ pub enum Learned {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MacEntry {
     /// The address.
-    pub mac: Mac,
+    pub mac: MacAddr,
     /// Where it was last seen.
     pub peer: PeerName,
     /// When it was last refreshed, seconds of the caller's clock.
@@ -87,8 +51,8 @@ struct Place {
 /// Invariant: `by_age` holds exactly the (time, address) pairs of `places`.
 #[derive(Default)]
 pub struct MacTable {
-    places: HashMap<Mac, Place>,
-    by_age: BTreeSet<(u32, Mac)>,
+    places: HashMap<MacAddr, Place>,
+    by_age: BTreeSet<(u32, MacAddr)>,
 }
 
 impl MacTable {
@@ -108,12 +72,12 @@ impl MacTable {
     }
 
     /// Where an address was last seen.
-    pub fn lookup(&self, mac: Mac) -> Option<PeerName> {
+    pub fn lookup(&self, mac: MacAddr) -> Option<PeerName> {
         self.places.get(&mac).map(|place| place.peer)
     }
 
     /// Whether `learn` with these arguments would change nothing; lets callers avoid write access.
-    pub fn is_current(&self, mac: Mac, peer: PeerName, now_secs: u32) -> bool {
+    pub fn is_current(&self, mac: MacAddr, peer: PeerName, now_secs: u32) -> bool {
         mac.is_group()
             || self.places.get(&mac).is_some_and(|place| {
                 place.peer == peer && now_secs.saturating_sub(place.seen_secs) < REFRESH_SECS
@@ -122,7 +86,7 @@ impl MacTable {
 
     /// Records that a frame from `mac` came from `peer`. Group addresses are never learned: they
     /// cannot be a sender, and would catch everybody's broadcasts.
-    pub fn learn(&mut self, mac: Mac, peer: PeerName, now_secs: u32) -> Learned {
+    pub fn learn(&mut self, mac: MacAddr, peer: PeerName, now_secs: u32) -> Learned {
         if self.is_current(mac, peer, now_secs) {
             return Learned::Known;
         }
@@ -196,9 +160,9 @@ mod tests {
     const A: PeerName = PeerName::from_u64(0xa);
     const B: PeerName = PeerName::from_u64(0xb);
 
-    fn mac(n: u32) -> Mac {
+    fn mac(n: u32) -> MacAddr {
         let [a, b, c, d] = n.to_be_bytes();
-        Mac([2, 0, a, b, c, d])
+        MacAddr([2, 0, a, b, c, d])
     }
 
     #[test]
@@ -259,9 +223,9 @@ mod tests {
     #[test]
     fn group_address_is_never_learned() {
         let mut table = MacTable::new();
-        assert_eq!(table.learn(Mac([0xff; 6]), A, 0), Learned::Known);
+        assert_eq!(table.learn(MacAddr([0xff; 6]), A, 0), Learned::Known);
         assert_eq!(
-            table.learn(Mac([1, 0, 0x5e, 0, 0, 1]), A, 0),
+            table.learn(MacAddr([1, 0, 0x5e, 0, 0, 1]), A, 0),
             Learned::Known
         );
         assert!(table.is_empty());

@@ -6,7 +6,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use crate::forward::{ETHERNET_BYTES, FRAGMENTATION_TEST_FRAME_BYTES, HEARTBEAT_FRAME_BYTES};
+use wire::ethernet::ETHERNET_HEADER_BYTES as ETHERNET_BYTES;
+use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES};
 
 /// MTU of the overlay before anything is known, bytes.
 pub const INITIAL_MTU_BYTES: usize = 65535;
@@ -31,7 +32,7 @@ const PLAIN_BYTES: usize = 6 + 14 + ETHERNET_BYTES;
 /// What encryption adds: counter and authenticator.
 const ENCRYPTION_BYTES: usize = 8 + nacl::TAG_BYTES;
 
-const _: () = assert!(REPORT_FLOOR_BYTES + ETHERNET_BYTES > HEARTBEAT_FRAME_BYTES);
+const _: () = assert!(REPORT_FLOOR_BYTES + ETHERNET_BYTES > HEARTBEAT_BYTES);
 
 /// Bytes of IP and UDP header in front of a datagram's payload.
 pub fn underlay_header_bytes(remote: IpAddr) -> usize {
@@ -186,7 +187,7 @@ impl PathMtu {
 
 /// The candidate, or the one below if its test frame would look like a fragmentation test.
 fn testable(candidate: usize) -> usize {
-    if candidate + ETHERNET_BYTES == FRAGMENTATION_TEST_FRAME_BYTES {
+    if candidate + ETHERNET_BYTES == FRAGMENTATION_TEST_BYTES {
         candidate - 1
     } else {
         candidate
@@ -358,8 +359,8 @@ mod tests {
             let Step::Test { frame_bytes } = step else {
                 panic!("no test")
             };
-            assert!(frame_bytes > HEARTBEAT_FRAME_BYTES);
-            assert_ne!(frame_bytes, FRAGMENTATION_TEST_FRAME_BYTES);
+            assert!(frame_bytes > HEARTBEAT_BYTES);
+            assert_ne!(frame_bytes, FRAGMENTATION_TEST_BYTES);
             let (mtu, _) = run(&mut pmtu, step, 65535, now);
             assert!((68..=65535).contains(&mtu));
             assert!(pmtu.max_payload_bytes() <= INITIAL_MAX_PAYLOAD_BYTES);

@@ -6,7 +6,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod checksum;
 pub mod ethernet;
 pub mod gob;
 pub mod handshake;

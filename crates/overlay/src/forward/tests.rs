@@ -1,5 +1,6 @@
 use super::*;
 use crate::table::TunnelId;
+use crate::testing::{sleeve_vectors, unhex};
 
 fn name(n: u64) -> PeerName {
     PeerName::from_u64(n)
@@ -7,8 +8,8 @@ fn name(n: u64) -> PeerName {
 
 const US: u64 = 1;
 
-fn mac(n: u8) -> Mac {
-    Mac([2, 0, 0, 0, 0, n])
+fn mac(n: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, n])
 }
 
 fn tunnel(remote: u64) -> Tunnel {
@@ -40,7 +41,7 @@ fn table() -> ForwardingTable {
     }
 }
 
-fn frame(destination: Mac, source: Mac) -> Vec<u8> {
+fn frame(destination: MacAddr, source: MacAddr) -> Vec<u8> {
     [&destination.0[..], &source.0, &[8, 0], &[0; 50]].concat()
 }
 
@@ -62,7 +63,7 @@ fn captured_frame_goes_to_the_peer_of_its_destination() {
 fn captured_frame_for_an_unknown_or_group_address_is_broadcast() {
     let (table, macs) = (table(), MacTable::new());
     let hops = [name(2), name(3)];
-    for destination in [mac(9), Mac([0xff; 6]), Mac([1, 0, 0x5e, 0, 0, 1])] {
+    for destination in [mac(9), MacAddr([0xff; 6]), MacAddr([1, 0, 0x5e, 0, 0, 1])] {
         let verdict = decide_captured(&table, &macs, mac(1), destination);
         assert_eq!(verdict, Captured::Broadcast(&hops));
     }
@@ -80,7 +81,7 @@ fn captured_frame_that_must_stay_is_dropped() {
     };
     check(mac(7), mac(1), DropReason::LocalDestination);
     check(mac(2), mac(1), DropReason::Injected);
-    check(mac(7), SPANNING_TREE, DropReason::SpanningTree);
+    check(mac(7), MacAddr::SPANNING_TREE, DropReason::SpanningTree);
     check(mac(7), mac(5), DropReason::NoRoute);
 }
 
@@ -89,11 +90,13 @@ fn received_frame_for_us_is_delivered_and_passed_on_unless_its_destination_is_lo
     let (table, mut macs) = (table(), MacTable::new());
     let via = tunnel(2);
     let bytes = frame(mac(1), mac(2));
-    let decide =
-        |macs: &MacTable| match decide_received(&table, macs, &via, name(2), name(US), &bytes) {
-            Received::Deliver { pass_on } => pass_on.to_vec(),
-            other => panic!("{other:?}"),
+    let decide = |macs: &MacTable| {
+        let verdict = decide_received(&table, macs, &via, name(2), name(US), &bytes);
+        let Received::Deliver { pass_on } = verdict else {
+            panic!("{verdict:?}")
         };
+        pass_on.to_vec()
+    };
     assert_eq!(decide(&macs), [name(3)]);
     macs.learn(mac(1), name(US), 0);
     assert_eq!(decide(&macs), []);
@@ -205,17 +208,12 @@ fn path_follows_df_bit_size_and_trust_in_fragmentation() {
 
 #[test]
 fn vectors_classify_frames_as_the_original() {
-    let text = include_str!("../../testdata/sleeve.json");
-    let file: serde_json::Value = serde_json::from_str(text).unwrap();
     let mut checked = 0;
-    for vector in file["vectors"].as_array().unwrap() {
-        if vector["kind"] != "frame-classify" || vector["id"] == "sleeve-classify-mtutest" {
+    for vector in sleeve_vectors("frame-classify") {
+        if vector["id"] == "sleeve-classify-mtutest" {
             continue;
         }
-        let hex = vector["input"].as_str().unwrap();
-        let bytes: Vec<u8> = (0..hex.len() / 2)
-            .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
-            .collect();
+        let bytes = unhex(vector["input"].as_str().unwrap());
         let layers = vector["expect"]["decoded_layers"].as_u64().unwrap();
         let df = vector["expect"]["df"].as_bool().unwrap();
         let expected = match (layers, df) {
