@@ -42,7 +42,11 @@ impl FromStr for Mac {
             let part = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
         }
-        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 
@@ -57,8 +61,10 @@ pub struct Cidr {
 
 impl Cidr {
     /// All IPv4 multicast, `224.0.0.0/4`.
-    pub const MULTICAST_V4: Self =
-        Self { addr: IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), prefix_len: 4 };
+    pub const MULTICAST_V4: Self = Self {
+        addr: IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)),
+        prefix_len: 4,
+    };
 
     /// Joins an address and a prefix length; `None` when the length is too long for the family.
     pub fn new(addr: impl Into<IpAddr>, prefix_len: u8) -> Option<Self> {
@@ -82,14 +88,22 @@ impl Cidr {
             IpAddr::V4(a) => IpAddr::V4(Ipv4Addr::from(a.to_bits() & mask_v4(self.prefix_len))),
             IpAddr::V6(a) => IpAddr::V6(Ipv6Addr::from(a.to_bits() & mask_v6(self.prefix_len))),
         };
-        Self { addr, prefix_len: self.prefix_len }
+        Self {
+            addr,
+            prefix_len: self.prefix_len,
+        }
     }
 
     /// Whether `addr` lies inside the prefix; addresses of the other family never do.
     pub fn contains(&self, addr: IpAddr) -> bool {
         match (self.addr, addr) {
             (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_)) => {
-                Self { addr, prefix_len: self.prefix_len }.network() == self.network()
+                Self {
+                    addr,
+                    prefix_len: self.prefix_len,
+                }
+                .network()
+                    == self.network()
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
@@ -121,7 +135,10 @@ impl FromStr for Cidr {
         let (addr, len) = text.split_once('/').ok_or_else(bad)?;
         let addr: IpAddr = addr.parse().map_err(|_| bad())?;
         let digits = !len.is_empty() && len.len() <= 3 && len.bytes().all(|b| b.is_ascii_digit());
-        let len = digits.then(|| len.parse::<u8>().ok()).flatten().ok_or_else(bad)?;
+        let len = digits
+            .then(|| len.parse::<u8>().ok())
+            .flatten()
+            .ok_or_else(bad)?;
         Self::new(addr, len).ok_or_else(bad)
     }
 }
@@ -145,11 +162,15 @@ fn max_prefix(addr: IpAddr) -> u8 {
 }
 
 fn mask_v4(prefix_len: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix_len)).unwrap_or(0)
+    u32::MAX
+        .checked_shl(32 - u32::from(prefix_len))
+        .unwrap_or(0)
 }
 
 fn mask_v6(prefix_len: u8) -> u128 {
-    u128::MAX.checked_shl(128 - u32::from(prefix_len)).unwrap_or(0)
+    u128::MAX
+        .checked_shl(128 - u32::from(prefix_len))
+        .unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -158,19 +179,41 @@ mod tests {
 
     #[test]
     fn addresses_print_as_they_are_read() {
-        for text in ["10.32.0.1/12", "0.0.0.0/0", "fd00::1/64", "::/0", "1.2.3.4/32"] {
+        for text in [
+            "10.32.0.1/12",
+            "0.0.0.0/0",
+            "fd00::1/64",
+            "::/0",
+            "1.2.3.4/32",
+        ] {
             assert_eq!(text.parse::<Cidr>().unwrap().to_string(), text);
         }
-        assert_eq!("0a:bB:00:01:02:ff".parse::<Mac>().unwrap().to_string(), "0a:bb:00:01:02:ff");
+        assert_eq!(
+            "0a:bB:00:01:02:ff".parse::<Mac>().unwrap().to_string(),
+            "0a:bb:00:01:02:ff"
+        );
     }
 
     #[test]
     fn malformed_addresses_are_refused() {
-        for text in ["", "10.0.0.1", "10.0.0.1/33", "fd00::1/129", "10.0.0.1/+8", "10.0.0/8", "/8"]
-        {
+        for text in [
+            "",
+            "10.0.0.1",
+            "10.0.0.1/33",
+            "fd00::1/129",
+            "10.0.0.1/+8",
+            "10.0.0/8",
+            "/8",
+        ] {
             assert!(text.parse::<Cidr>().is_err(), "{text}");
         }
-        for text in ["", "0a:bb", "0a:bb:00:01:02:ff:00", "0a:bb:00:01:02:fg", "+a:bb:00:01:02:f"] {
+        for text in [
+            "",
+            "0a:bb",
+            "0a:bb:00:01:02:ff:00",
+            "0a:bb:00:01:02:fg",
+            "+a:bb:00:01:02:f",
+        ] {
             assert!(text.parse::<Mac>().is_err(), "{text}");
         }
     }

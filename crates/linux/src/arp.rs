@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Socket;
 
 use crate::addr::Mac;
 use crate::netlink::Link;
@@ -14,7 +14,10 @@ use crate::netlink::Link;
 /// Best effort: neighbours with an old entry find out by themselves a few seconds later.
 pub(crate) fn announce(link: &Link, addresses: impl IntoIterator<Item = Ipv4Addr>) {
     let Some(mac) = link.mac else { return };
-    let frames: Vec<_> = addresses.into_iter().map(|a| announcement(mac, a)).collect();
+    let frames: Vec<_> = addresses
+        .into_iter()
+        .map(|a| announcement(mac, a))
+        .collect();
     if frames.is_empty() {
         return;
     }
@@ -25,7 +28,7 @@ pub(crate) fn announce(link: &Link, addresses: impl IntoIterator<Item = Ipv4Addr
 }
 
 fn send(index: u32, frames: &[[u8; FRAME_LEN]]) -> io::Result<()> {
-    let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+    let socket = Socket::new(libc::AF_PACKET.into(), libc::SOCK_RAW.into(), None)?;
     let to = link_address(index)?;
     for frame in frames {
         socket.send_to(frame, &to)?;

@@ -7,4 +7,11 @@
 #![allow(unsafe_code)]
 
 pub mod addr;
+mod arp;
+pub mod attach;
+pub mod bridge;
+pub mod expose;
 pub mod netlink;
+pub mod netns;
+pub mod nft;
+mod sysctl;

@@ -74,11 +74,16 @@ impl Netlink {
     pub fn open() -> Result<Self, LinkError> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(LinkError::Socket)?;
         socket.bind_auto().map_err(LinkError::Socket)?;
-        socket.connect(&SocketAddr::new(0, 0)).map_err(LinkError::Socket)?;
+        socket
+            .connect(&SocketAddr::new(0, 0))
+            .map_err(LinkError::Socket)?;
         let timeout = rustix::net::sockopt::Timeout::Recv;
         rustix::net::sockopt::set_socket_timeout(&socket, timeout, Some(REPLY_TIMEOUT))
             .map_err(|e| LinkError::Socket(e.into()))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+        })
     }
 
     /// Sends a request and waits for its acknowledgement. `what` is the operation, `name` its object.
@@ -205,18 +210,22 @@ fn refusal(what: &str, name: &str, error: &io::Error) -> LinkError {
         Some(libc::ENODEV) if !name.is_empty() => LinkError::NotFound(name.to_owned()),
         Some(libc::EEXIST) if !name.is_empty() => LinkError::Exists(name.to_owned()),
         code => LinkError::Refused {
-            what: if name.is_empty() { what.to_owned() } else { format!("{what} {name}") },
+            what: if name.is_empty() {
+                what.to_owned()
+            } else {
+                format!("{what} {name}")
+            },
             source: code.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error),
         },
     }
 }
 
-/// Refuses what the kernel would cut off or misread: interface names are 1 to 15 bytes without
-/// slashes, blanks or colons.
+/// Refuses what the kernel or firewall text would cut off or misread: interface names are 1 to 15
+/// visible ASCII characters, none of them a separator, quote, pattern or number template.
 pub fn check_name(name: &str) -> Result<(), LinkError> {
     let length_fits = !name.is_empty() && name.len() <= 15 && name != "." && name != "..";
-    let bad = |b: u8| b == b'/' || b == b':' || b.is_ascii_whitespace() || b == 0;
-    if length_fits && !name.bytes().any(bad) {
+    let fits = |b: u8| b.is_ascii_graphic() && !br#"/:"'%*\"#.contains(&b);
+    if length_fits && name.bytes().all(fits) {
         Ok(())
     } else {
         Err(LinkError::Name(name.to_owned()))
@@ -234,17 +243,30 @@ mod tests {
 
     #[test]
     fn interface_names_the_kernel_would_mangle_are_refused() {
-        for name in ["", ".", "..", "a b", "a/b", "a:b", "sixteen-byte-nam", "a\0"] {
+        for name in [
+            "",
+            ".",
+            "..",
+            "a b",
+            "a/b",
+            "a:b",
+            "sixteen-byte-nam",
+            "a\0",
+            "a\"",
+            "a*",
+            "a%d",
+            "ä",
+        ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
-        for name in ["weave", "ethwe0", "vethwepl1234567"] {
+        for name in ["weave", "ethwe0", "vethwepl1234567", "a.b-c_d@e"] {
             assert!(check_name(name).is_ok(), "{name:?}");
         }
     }
 
     #[test]
     fn a_truncated_answer_ends_the_message_walk() {
-        let mut bytes = vec![0; 20];
+        let mut bytes = [0; 20];
         bytes[..4].copy_from_slice(&20u32.to_ne_bytes());
         for length in 0..20 {
             let mut rest = &bytes[..length];
@@ -260,9 +282,18 @@ mod tests {
     #[test]
     fn a_refusal_names_the_thing() {
         let io = |code| io::Error::from_raw_os_error(code);
-        assert_eq!(refusal("set", "weave", &io(libc::ENODEV)).to_string(), "weave not found");
-        assert_eq!(refusal("add", "weave", &io(libc::EEXIST)).to_string(), "weave already exists");
+        assert_eq!(
+            refusal("set", "weave", &io(libc::ENODEV)).to_string(),
+            "weave not found"
+        );
+        assert_eq!(
+            refusal("add", "weave", &io(libc::EEXIST)).to_string(),
+            "weave already exists"
+        );
         let text = refusal("set", "weave", &io(libc::EPERM)).to_string();
-        assert!(text.starts_with("set weave: Operation not permitted"), "{text}");
+        assert!(
+            text.starts_with("set weave: Operation not permitted"),
+            "{text}"
+        );
     }
 }

@@ -70,7 +70,11 @@ impl Netns {
 
     /// A namespace as users give it: an absolute path, or else a name as in `ip netns`.
     pub fn open(text: &str) -> Result<Self, NetnsError> {
-        if text.starts_with('/') { Self::at(Path::new(text)) } else { Self::named(text) }
+        if text.starts_with('/') {
+            Self::at(Path::new(text))
+        } else {
+            Self::named(text)
+        }
     }
 
     /// A namespace made by `ip netns add`.
@@ -110,21 +114,37 @@ impl Netns {
             other => other?,
         };
         netns.process = process;
-        if netns.process_has_ended() { Err(NetnsError::NoProcess(pid)) } else { Ok(netns) }
+        if netns.process_has_ended() {
+            Err(NetnsError::NoProcess(pid))
+        } else {
+            Ok(netns)
+        }
     }
 
     fn open_file(path: &Path, label: String) -> Result<Self, NetnsError> {
-        let unusable = |label: &str, source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => NetnsError::NotFound(label.to_owned()),
-            _ => NetnsError::Unusable { label: label.to_owned(), source },
+        let unusable = |label: &str, source: io::Error| {
+            let label = label.to_owned();
+            if source.kind() == io::ErrorKind::NotFound {
+                NetnsError::NotFound(label)
+            } else {
+                NetnsError::Unusable { label, source }
+            }
         };
         let file = File::open(path).map_err(|e| unusable(&label, e))?;
         let metadata = file.metadata().map_err(|e| unusable(&label, e))?;
         if !is_netns(&file) {
             return Err(NetnsError::NotNetns(label));
         }
-        let identity = Identity { device: metadata.dev(), inode: metadata.ino() };
-        Ok(Self { file, identity, label, process: None })
+        let identity = Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+        };
+        Ok(Self {
+            file,
+            identity,
+            label,
+            process: None,
+        })
     }
 
     /// What tells this namespace from others.
@@ -139,9 +159,14 @@ impl Netns {
 
     /// Whether the process it was opened by is known to have ended.
     pub fn process_has_ended(&self) -> bool {
-        let Some(process) = &self.process else { return false };
+        let Some(process) = &self.process else {
+            return false;
+        };
         let mut fds = [PollFd::new(process, PollFlags::IN)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         matches!(poll(&mut fds, Some(&now)), Ok(n) if n > 0)
     }
 
@@ -150,7 +175,11 @@ impl Netns {
         let is_own = Self::current()?.identity == self.identity;
         // The first process may be out of sight; then only our own namespace is the host's.
         let is_first = Self::of_process(1).is_ok_and(|n| n.identity == self.identity);
-        if is_own || is_first { Err(NetnsError::Host) } else { Ok(()) }
+        if is_own || is_first {
+            Err(NetnsError::Host)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -164,7 +193,10 @@ impl AsFd for Netns {
 ///
 /// Sockets opened by `work` stay in the namespace and may be returned. A panic in `work` is passed on.
 pub fn run_in<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> Result<T, NetnsError> {
-    let unusable = |source| NetnsError::Unusable { label: netns.label.clone(), source };
+    let unusable = |source| NetnsError::Unusable {
+        label: netns.label.clone(),
+        source,
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("netns".to_owned());
         let inside = thread.spawn_scoped(scope, || {
@@ -195,16 +227,28 @@ mod tests {
     #[test]
     fn names_that_would_leave_the_directory_are_refused() {
         for name in ["", ".", "..", "a/b", "../x"] {
-            assert!(matches!(Netns::named(name), Err(NetnsError::Name(_))), "{name:?}");
+            assert!(
+                matches!(Netns::named(name), Err(NetnsError::Name(_))),
+                "{name:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_not_a_namespace_is_named_in_the_error() {
         let text = |r: Result<Netns, NetnsError>| r.unwrap_err().to_string();
-        assert_eq!(text(Netns::open("/proc/self/status")), "/proc/self/status is not a network namespace");
-        assert_eq!(text(Netns::open("no-such-name")), "network namespace no-such-name not found");
-        assert_eq!(text(Netns::of_process(u32::MAX)), format!("process {} not found", u32::MAX));
+        assert_eq!(
+            text(Netns::open("/proc/self/status")),
+            "/proc/self/status is not a network namespace"
+        );
+        assert_eq!(
+            text(Netns::open("no-such-name")),
+            "network namespace no-such-name not found"
+        );
+        assert_eq!(
+            text(Netns::of_process(u32::MAX)),
+            format!("process {} not found", u32::MAX)
+        );
         assert_eq!(text(Netns::of_process(0)), "process 0 not found");
     }
 

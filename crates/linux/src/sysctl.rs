@@ -20,7 +20,10 @@ pub(crate) fn shorten_arp_cache(interface: &str) {
 }
 
 fn set(area: &str, interface: &str, key: &str, value: u32) {
-    let path = PathBuf::from("/proc/sys/net").join(area).join(interface).join(key);
+    let path = PathBuf::from("/proc/sys/net")
+        .join(area)
+        .join(interface)
+        .join(key);
     let text = value.to_string();
     match fs::read_to_string(&path) {
         Ok(current) if current.trim() == text => return,

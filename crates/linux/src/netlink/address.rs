@@ -63,15 +63,21 @@ fn message_for(link: &Link, cidr: Cidr) -> AddressMessage {
     message.header.index = link.index;
     message.header.prefix_len = cidr.prefix_len();
     message.header.scope = AddressScope::Universe;
-    message.attributes.push(AddressAttribute::Local(cidr.addr()));
-    message.attributes.push(AddressAttribute::Address(cidr.addr()));
+    message
+        .attributes
+        .push(AddressAttribute::Local(cidr.addr()));
+    message
+        .attributes
+        .push(AddressAttribute::Address(cidr.addr()));
     match cidr.addr() {
         IpAddr::V4(addr) => {
             message.header.family = AddressFamily::Inet;
             if cidr.prefix_len() < 31 {
                 let hosts = u32::MAX >> cidr.prefix_len();
                 let broadcast = (addr.to_bits() | hosts).into();
-                message.attributes.push(AddressAttribute::Broadcast(broadcast));
+                message
+                    .attributes
+                    .push(AddressAttribute::Broadcast(broadcast));
             }
         }
         IpAddr::V6(_) => message.header.family = AddressFamily::Inet6,
@@ -80,7 +86,9 @@ fn message_for(link: &Link, cidr: Cidr) -> AddressMessage {
 }
 
 fn address_of(message: &RouteNetlinkMessage) -> Option<(u32, Cidr)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
     let mut address = None;
     for attribute in &message.attributes {
         // On point-to-point links "address" is the far end and "local" ours.
@@ -90,5 +98,8 @@ fn address_of(message: &RouteNetlinkMessage) -> Option<(u32, Cidr)> {
             address = address.or(Some(*far));
         }
     }
-    Some((message.header.index, Cidr::new(address?, message.header.prefix_len)?))
+    Some((
+        message.header.index,
+        Cidr::new(address?, message.header.prefix_len)?,
+    ))
 }

@@ -118,7 +118,9 @@ impl Netlink {
     pub fn link(&mut self, name: &str) -> Result<Option<Link>, LinkError> {
         check_name(name)?;
         let mut message = query();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
         self.one_link(message, name)
     }
 
@@ -131,7 +133,8 @@ impl Netlink {
 
     /// The link of that name, which has to exist.
     pub fn need_link(&mut self, name: &str) -> Result<Link, LinkError> {
-        self.link(name)?.ok_or_else(|| LinkError::NotFound(name.to_owned()))
+        self.link(name)?
+            .ok_or_else(|| LinkError::NotFound(name.to_owned()))
     }
 
     fn one_link(&mut self, message: LinkMessage, name: &str) -> Result<Option<Link>, LinkError> {
@@ -154,7 +157,12 @@ impl Netlink {
             LinkAttribute::Address(mac.0.to_vec()),
             LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]),
         ];
-        self.act(RouteNetlinkMessage::NewLink(message), CREATE, "create bridge", name)
+        self.act(
+            RouteNetlinkMessage::NewLink(message),
+            CREATE,
+            "create bridge",
+            name,
+        )
     }
 
     /// Turns IGMP and MLD snooping of a bridge on or off.
@@ -173,14 +181,19 @@ impl Netlink {
         check_name(veth.name)?;
         check_name(veth.peer_name)?;
         let end = |name: &str| {
-            let mut attributes =
-                vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(veth.mtu_bytes)];
+            let mut attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::Mtu(veth.mtu_bytes),
+            ];
             attributes.extend(veth.gso_max_bytes.map(LinkAttribute::GsoMaxSize));
             attributes
         };
         let mut peer = LinkMessage::default();
         peer.attributes = end(veth.peer_name);
-        peer.attributes.extend(veth.peer_netns.map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())));
+        peer.attributes.extend(
+            veth.peer_netns
+                .map(|fd| LinkAttribute::NetNsFd(fd.as_raw_fd())),
+        );
         let mut message = LinkMessage::default();
         message.attributes = end(veth.name);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
@@ -188,7 +201,12 @@ impl Netlink {
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
         ]));
         let message = RouteNetlinkMessage::NewLink(message);
-        self.act(message, CREATE, "create veth pair", &format!("{}-{}", veth.name, veth.peer_name))
+        self.act(
+            message,
+            CREATE,
+            "create veth pair",
+            &format!("{}-{}", veth.name, veth.peer_name),
+        )
     }
 
     /// Gives a link new properties in one request.
@@ -220,9 +238,16 @@ impl Netlink {
         let mut message = named(port.index);
         message.attributes = vec![LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(on)])),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::HairpinMode(
+                on,
+            )])),
         ])];
-        self.act(RouteNetlinkMessage::NewLink(message), 0, "set hairpin mode of", &port.name)
+        self.act(
+            RouteNetlinkMessage::NewLink(message),
+            0,
+            "set hairpin mode of",
+            &port.name,
+        )
     }
 
     /// Deletes a link; `false` if it was gone already.
@@ -247,7 +272,9 @@ impl Netlink {
 fn query() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.interface_family = AddressFamily::Unspec;
-    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+        .attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
 }
 
@@ -258,7 +285,9 @@ fn named(index: u32) -> LinkMessage {
 }
 
 fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
     let mut link = Link {
         index: message.header.index,
         name: String::new(),
@@ -274,7 +303,10 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     };
     for attribute in message.attributes {
         // The list of attributes grows with the kernel; these are the ones Weft reads.
-        #[expect(clippy::wildcard_enum_match_arm, reason = "an open set, read selectively")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "an open set, read selectively"
+        )]
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
@@ -290,7 +322,10 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
 }
 
 fn read_part(link: &mut Link, part: &LinkInfo) {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "an open set, read selectively")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "an open set, read selectively"
+    )]
     match part {
         LinkInfo::Kind(kind) => link.kind = kind_of(kind),
         LinkInfo::Data(InfoData::Bridge(parts)) => {
@@ -312,7 +347,10 @@ fn read_part(link: &mut Link, part: &LinkInfo) {
 }
 
 fn kind_of(kind: &InfoKind) -> LinkKind {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "an open set, read selectively")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "an open set, read selectively"
+    )]
     match kind {
         InfoKind::Bridge => LinkKind::Bridge,
         InfoKind::Veth => LinkKind::Veth,

@@ -105,30 +105,45 @@ fn message_for(link: &Link, destination: Cidr, gateway: Option<IpAddr>) -> Route
     message.header.destination_prefix_length = destination.prefix_len();
     message.header.table = RouteHeader::RT_TABLE_MAIN;
     message.header.protocol = RouteProtocol::Boot;
-    message.header.scope = if gateway.is_some() { RouteScope::Universe } else { RouteScope::Link };
+    message.header.scope = if gateway.is_some() {
+        RouteScope::Universe
+    } else {
+        RouteScope::Link
+    };
     message.header.kind = RouteType::Unicast;
     message.attributes.push(RouteAttribute::Oif(link.index));
     if destination.prefix_len() > 0 {
-        message.attributes.push(RouteAttribute::Destination(address(destination.addr())));
+        message
+            .attributes
+            .push(RouteAttribute::Destination(address(destination.addr())));
     }
-    message.attributes.extend(gateway.map(|g| RouteAttribute::Gateway(address(g))));
+    message
+        .attributes
+        .extend(gateway.map(|g| RouteAttribute::Gateway(address(g))));
     message
 }
 
 fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
-    let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    let RouteNetlinkMessage::NewRoute(message) = message else {
+        return None;
+    };
     let in_main = message.header.table == RouteHeader::RT_TABLE_MAIN;
     if !in_main || message.header.kind != RouteType::Unicast {
         return None;
     }
-    let any: IpAddr = match message.header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
+    let any: IpAddr = if message.header.address_family == AddressFamily::Inet {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else if message.header.address_family == AddressFamily::Inet6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        return None;
     };
     let (mut destination, mut gateway, mut out_index) = (any, None, None);
     for attribute in &message.attributes {
-        #[expect(clippy::wildcard_enum_match_arm, reason = "an open set, read selectively")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "an open set, read selectively"
+        )]
         match attribute {
             RouteAttribute::Destination(a) => destination = ip_of(a)?,
             RouteAttribute::Gateway(a) => gateway = ip_of(a),
@@ -137,11 +152,18 @@ fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
         }
     }
     let destination = Cidr::new(destination, message.header.destination_prefix_length)?;
-    Some(Route { destination, gateway, out_index })
+    Some(Route {
+        destination,
+        gateway,
+        out_index,
+    })
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only IP routes are of interest")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only IP routes are of interest"
+    )]
     match address {
         RouteAddress::Inet(a) => Some((*a).into()),
         RouteAddress::Inet6(a) => Some((*a).into()),

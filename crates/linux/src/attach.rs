@@ -1,0 +1,380 @@
+//! Attaching containers: the interface `ethwe` in a namespace, plugged into the bridge.
+//!
+//! `spec/docker.md` C1 and C2. A veth pair is made with its far end already inside the container, so
+//! there is no moment at which a half-made interface could be left behind; every later step that
+//! fails is undone. All calls are made in the host's namespace and repeat safely.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
+
+use crate::addr::{Cidr, Mac};
+use crate::bridge::{BridgeError, GSO_MAX_BYTES, need_bridge};
+use crate::netlink::{Change, Link, LinkError, LinkKind, Netlink, VethConfig};
+use crate::netns::{Netns, NetnsError, run_in};
+use crate::nft::{self, NftError};
+use crate::{arp, sysctl};
+
+/// Name of the container interface for Docker and for `weft attach`.
+pub const DEFAULT_INTERFACE: &str = "ethwe";
+
+/// What an attachment should be.
+#[derive(Clone, Debug)]
+pub struct AttachConfig {
+    /// The container's process number in decimal, or its identifier; the first 7 characters name the
+    /// veth pair.
+    pub id: String,
+    /// Interface name inside the container.
+    pub interface: String,
+    /// The bridge to plug into.
+    pub bridge: String,
+    /// MTU in bytes; the bridge's if absent.
+    pub mtu_bytes: Option<u32>,
+    /// Addresses the interface should have; others it has stay.
+    pub addresses: Vec<Cidr>,
+    /// Whether multicast leaves by this interface. The wait program takes the route as "all done".
+    pub multicast_route: bool,
+    /// Whether frames may leave by the bridge port they came in by.
+    pub hairpin: bool,
+}
+
+/// What attaching changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Whether the interface was made; otherwise it existed.
+    pub created: bool,
+    /// Addresses that were added.
+    pub added: Vec<Cidr>,
+    /// Hardware address of the container interface.
+    pub mac: Mac,
+}
+
+/// What detaching changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Addresses that were removed.
+    pub removed: Vec<Cidr>,
+    /// Whether the interface was deleted with its last IPv4 address.
+    pub deleted: bool,
+}
+
+/// What a container interface has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttachmentState {
+    /// Its hardware address.
+    pub mac: Mac,
+    /// Its addresses, IPv6 link-local ones left out.
+    pub addresses: Vec<Cidr>,
+}
+
+/// Why a container was not attached or detached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The namespace cannot be used.
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
+    /// The bridge is missing or not a bridge.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    /// The identifier cannot be part of an interface name.
+    #[error("invalid container identifier {0:?}")]
+    Id(String),
+    /// The pair could not be made.
+    #[error("could not create veth pair {host}-{guest}: {source}")]
+    Create {
+        /// Name of the host end.
+        host: String,
+        /// Name the original gives the other end.
+        guest: String,
+        /// The kernel's reason.
+        source: LinkError,
+    },
+    /// The container has an interface of that name that Weft did not make.
+    #[error("interface {0} exists in the container and is not attached to weave")]
+    Foreign(String),
+    /// The container ended while it was being attached.
+    #[error("Container {0} died")]
+    Died(String),
+    /// There is no such interface in the container.
+    #[error("Link not found")]
+    LinkNotFound,
+    /// The kernel refused a step.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Makes the container interface be as `config` says.
+///
+/// On an error nothing that this call made is left behind.
+pub fn attach(netns: &Netns, config: &AttachConfig) -> Result<Attached, AttachError> {
+    netns.refuse_host()?;
+    let names = VethNames::of(&config.id)?;
+    let mut host = Netlink::open()?;
+    let bridge = need_bridge(&mut host, &config.bridge)?;
+    let existing = run_in(netns, || Netlink::open()?.link(&config.interface))??;
+    let port = match &existing {
+        Some(inner) => find_host_end(&mut host, inner)?,
+        None => {
+            let mtu_bytes = config.mtu_bytes.unwrap_or(bridge.mtu_bytes);
+            create(&mut host, netns, &names, config, mtu_bytes)?;
+            host.need_link(&names.host)?
+        }
+    };
+    let done = plug_port(&mut host, &bridge, &port, config.hairpin).map_err(AttachError::from);
+    let created = existing.is_none();
+    let done = done.and_then(|()| run_in(netns, || configure(config, created))?);
+    let done = match done {
+        Ok(_) if netns.process_has_ended() => Err(AttachError::Died(config.id.clone())),
+        other => other,
+    };
+    if done.is_err() && created {
+        // Deleting one end deletes both; the firewall rules inside were taken back by `configure`.
+        if let Err(error) = host.delete_link(&port) {
+            tracing::warn!(interface = %port.name, %error, "half-made interface not removed");
+        }
+    }
+    done
+}
+
+/// Removes addresses from the container interface, and the interface with the last IPv4 one.
+pub fn detach(netns: &Netns, interface: &str, addresses: &[Cidr]) -> Result<Detached, AttachError> {
+    netns.refuse_host()?;
+    run_in(netns, || {
+        let mut netlink = Netlink::open()?;
+        let link = netlink.link(interface)?.ok_or(AttachError::LinkNotFound)?;
+        let mut present = netlink.addresses(&link)?;
+        let mut removed = Vec::new();
+        for cidr in present
+            .iter()
+            .filter(|p| addresses.iter().any(|a| a.addr() == p.addr()))
+        {
+            if netlink.delete_address(&link, *cidr)? {
+                removed.push(*cidr);
+            }
+        }
+        present.retain(|p| !removed.contains(p));
+        let deleted = !present.iter().any(|p| p.addr().is_ipv4());
+        if deleted {
+            netlink.delete_link(&link)?;
+            unguard_multicast(interface);
+        } else if !removed.is_empty() {
+            guard_multicast(interface, &present);
+        }
+        Ok(Detached { removed, deleted })
+    })?
+}
+
+/// Hardware address and addresses of an interface in a namespace; `None` if there is none.
+pub fn attachment_state(
+    netns: &Netns,
+    interface: &str,
+) -> Result<Option<AttachmentState>, AttachError> {
+    run_in(netns, || {
+        let mut netlink = Netlink::open()?;
+        let Some(link) = netlink.link(interface)? else {
+            return Ok(None);
+        };
+        let addresses = netlink.addresses(&link)?;
+        Ok(link.mac.map(|mac| AttachmentState { mac, addresses }))
+    })?
+}
+
+/// The names of a veth pair, from a container's process number or identifier.
+struct VethNames {
+    host: String,
+    guest: String,
+}
+
+impl VethNames {
+    fn of(id: &str) -> Result<Self, AttachError> {
+        let short: String = id.chars().take(ID_CHARS).collect();
+        if short.is_empty()
+            || !short
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        {
+            return Err(AttachError::Id(id.to_owned()));
+        }
+        Ok(Self {
+            host: format!("{HOST_PREFIX}{short}"),
+            guest: format!("vethwepg{short}"),
+        })
+    }
+}
+
+fn create(
+    host: &mut Netlink,
+    netns: &Netns,
+    names: &VethNames,
+    config: &AttachConfig,
+    mtu_bytes: u32,
+) -> Result<(), AttachError> {
+    let veth = VethConfig {
+        name: &names.host,
+        peer_name: &config.interface,
+        peer_netns: Some(netns.as_fd()),
+        mtu_bytes,
+        gso_max_bytes: Some(GSO_MAX_BYTES),
+    };
+    host.create_veth(&veth)
+        .map_err(|source| AttachError::Create {
+            host: names.host.clone(),
+            guest: names.guest.clone(),
+            source,
+        })
+}
+
+/// The host end of an existing container interface, provided Weft or the original made it.
+fn find_host_end(host: &mut Netlink, inner: &Link) -> Result<Link, AttachError> {
+    let foreign = || AttachError::Foreign(inner.name.clone());
+    let index = inner
+        .peer_index
+        .filter(|_| inner.kind == LinkKind::Veth)
+        .ok_or_else(foreign)?;
+    host.link_by_index(index)?
+        .filter(|l| l.kind == LinkKind::Veth && l.peer_index == Some(inner.index))
+        .filter(|l| l.name.starts_with(VETH_PREFIX))
+        .ok_or_else(foreign)
+}
+
+fn plug_port(
+    host: &mut Netlink,
+    bridge: &Link,
+    port: &Link,
+    hairpin: bool,
+) -> Result<(), LinkError> {
+    sysctl::ignore_router_advertisements(&port.name);
+    if port.master != Some(bridge.index) || !port.up {
+        host.change(
+            port,
+            &[Change::Master(Some(bridge.index)), Change::Up(true)],
+        )?;
+    }
+    if port.hairpin.unwrap_or(false) != hairpin {
+        host.set_hairpin(port, hairpin)?;
+    }
+    Ok(())
+}
+
+/// The container's side, inside its namespace; on an error what it changed is undone.
+fn configure(config: &AttachConfig, created: bool) -> Result<Attached, AttachError> {
+    let mut netlink = Netlink::open()?;
+    let link = netlink.need_link(&config.interface)?;
+    let mac = link
+        .mac
+        .ok_or_else(|| AttachError::Foreign(link.name.clone()))?;
+    if created {
+        sysctl::ignore_router_advertisements(&link.name);
+        sysctl::shorten_arp_cache(&link.name);
+    }
+    let before = netlink.addresses(&link)?;
+    let mut added = Vec::new();
+    match bring_up(&mut netlink, &link, config, &before, &mut added) {
+        Ok(()) => Ok(Attached {
+            created,
+            added,
+            mac,
+        }),
+        Err(error) => {
+            if created {
+                unguard_multicast(&link.name);
+            } else {
+                for cidr in &added {
+                    if let Err(error) = netlink.delete_address(&link, *cidr) {
+                        tracing::warn!(interface = %link.name, %error, "address not taken back");
+                    }
+                }
+                guard_multicast(&link.name, &before);
+            }
+            Err(error.into())
+        }
+    }
+}
+
+fn bring_up(
+    netlink: &mut Netlink,
+    link: &Link,
+    config: &AttachConfig,
+    before: &[Cidr],
+    added: &mut Vec<Cidr>,
+) -> Result<(), LinkError> {
+    let mut present = before.to_vec();
+    for cidr in &config.addresses {
+        if !present.iter().any(|p| p.addr() == cidr.addr()) && netlink.add_address(link, *cidr)? {
+            present.push(*cidr);
+            added.push(*cidr);
+        }
+    }
+    guard_multicast(&link.name, &present);
+    if !link.up {
+        netlink.change(link, &[Change::Up(true)])?;
+    }
+    arp::announce(link, added.iter().filter_map(ipv4));
+    if config.multicast_route {
+        netlink.add_route(link, Cidr::MULTICAST_V4, None)?;
+    }
+    Ok(())
+}
+
+fn ipv4(cidr: &Cidr) -> Option<Ipv4Addr> {
+    match cidr.addr() {
+        IpAddr::V4(addr) => Some(addr),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// Without these rules subnets hear each other's multicast; that is no reason to refuse a container.
+fn guard_multicast(interface: &str, addresses: &[Cidr]) {
+    let subnets: BTreeSet<_> = addresses.iter().map(Cidr::network).collect();
+    warn_unless(
+        nft::load(&nft::render_multicast_guard(interface, &subnets)),
+        interface,
+    );
+}
+
+fn unguard_multicast(interface: &str) {
+    warn_unless(
+        nft::load(&nft::remove_multicast_guard(interface)),
+        interface,
+    );
+}
+
+fn warn_unless(done: Result<(), NftError>, interface: &str) {
+    if let Err(error) = done {
+        tracing::warn!(interface, %error, "multicast rules in container not set");
+    }
+}
+
+/// Interface names have 15 bytes; the prefix takes 8 of them.
+const ID_CHARS: usize = 7;
+pub(crate) const HOST_PREFIX: &str = "vethwepl";
+/// What all veth pairs of Weft and of the original have in common.
+pub(crate) const VETH_PREFIX: &str = "vethw";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_named_by_the_first_seven_characters() {
+        let names = VethNames::of("4194304").unwrap();
+        assert_eq!(
+            (names.host.as_str(), names.guest.as_str()),
+            ("vethwepl4194304", "vethwepg4194304")
+        );
+        assert_eq!(
+            VethNames::of("0123456789abcdef").unwrap().host,
+            "vethwepl0123456"
+        );
+    }
+
+    #[test]
+    fn identifiers_that_make_no_interface_name_are_refused() {
+        for id in ["", "a/b", "a b", "äöü"] {
+            assert!(
+                matches!(VethNames::of(id), Err(AttachError::Id(_))),
+                "{id:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The bridge: one Linux bridge per host, reconciled to what it should be, and its ports.
+//!
+//! `spec/cli-api.md` section 9 (bridge type `bridge`). Called by the daemon at every start and whenever
+//! it sees the bridge change; each call repairs what someone else altered.
+
+use crate::addr::Mac;
+use crate::netlink::{Change, Link, LinkError, LinkKind, Netlink};
+use crate::sysctl;
+
+/// Name of the bridge unless the user chooses another.
+pub const DEFAULT_BRIDGE: &str = "weave";
+
+/// Default MTU of bridge and containers in bytes: fits every tunnel kind on a 1500-byte underlay.
+pub const DEFAULT_MTU_BYTES: u32 = 1376;
+
+/// Largest segmentation-offload packet containers and the TAP may build, in bytes: with headers it
+/// still fits one 65507-byte UDP send.
+pub const GSO_MAX_BYTES: u32 = 62_000;
+
+/// What the bridge should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeConfig {
+    /// Interface name.
+    pub name: String,
+    /// Hardware address: the peer name.
+    pub mac: Mac,
+    /// MTU in bytes.
+    pub mtu_bytes: u32,
+}
+
+/// What the bridge is, and its ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeState {
+    /// The bridge itself.
+    pub link: Link,
+    /// The interfaces plugged into it, by index.
+    pub ports: Vec<Link>,
+}
+
+/// Why the bridge is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    /// Another kind of interface has the bridge's name.
+    #[error(
+        "interface {name} exists and is a {kind}, not a bridge; run 'weft reset' and try again"
+    )]
+    NotBridge {
+        /// The name both want.
+        name: String,
+        /// The kernel's word for what is there.
+        kind: String,
+    },
+    /// The bridge is not there.
+    #[error("bridge {0:?} not present; did you launch weave?")]
+    NoBridge(String),
+    /// The port is plugged into another bridge.
+    #[error("interface {port} belongs to another bridge")]
+    PortTaken {
+        /// The interface that was to be plugged in.
+        port: String,
+    },
+    /// The kernel refused.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+/// Makes the bridge be as `config` says, creating it if needed; `true` if it was created.
+///
+/// Addresses and ports of an existing bridge stay.
+pub fn ensure_bridge(config: &BridgeConfig) -> Result<bool, BridgeError> {
+    let mut netlink = Netlink::open()?;
+    let created = match netlink.link(&config.name)? {
+        Some(_) => false,
+        None => create(&mut netlink, config)?,
+    };
+    let bridge = need_bridge(&mut netlink, &config.name)?;
+    let mut changes = Vec::new();
+    if bridge.mac != Some(config.mac) {
+        changes.push(Change::Mac(config.mac));
+    }
+    if bridge.mtu_bytes != config.mtu_bytes {
+        changes.push(Change::Mtu(config.mtu_bytes));
+    }
+    if !bridge.up {
+        changes.push(Change::Up(true));
+    }
+    sysctl::ignore_router_advertisements(&config.name);
+    // The overlay is one flat switch and floods multicast to every peer. A bridge that snoops would
+    // begin to filter as soon as some container acted as querier, on reports it may never have seen.
+    if bridge.multicast_snooping == Some(true) {
+        netlink.set_multicast_snooping(&bridge, false)?;
+    }
+    if !changes.is_empty() {
+        netlink.change(&bridge, &changes)?;
+    }
+    sysctl::shorten_arp_cache(&config.name);
+    Ok(created)
+}
+
+fn create(netlink: &mut Netlink, config: &BridgeConfig) -> Result<bool, BridgeError> {
+    match netlink.create_bridge(&config.name, config.mac) {
+        Ok(()) => {}
+        // Someone else was quicker; what they made is checked like any existing link.
+        Err(LinkError::Exists(_)) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    }
+    // A bridge follows the smallest MTU of its ports until its own is *changed* once, and setting
+    // the value it already has is no change.
+    let bridge = netlink.need_link(&config.name)?;
+    if bridge.mtu_bytes == config.mtu_bytes {
+        netlink.change(&bridge, &[Change::Mtu(config.mtu_bytes - 1)])?;
+    }
+    Ok(true)
+}
+
+/// The bridge and its ports; `None` if there is no link of that name.
+pub fn bridge_state(name: &str) -> Result<Option<BridgeState>, BridgeError> {
+    let mut netlink = Netlink::open()?;
+    if netlink.link(name)?.is_none() {
+        return Ok(None);
+    }
+    let link = need_bridge(&mut netlink, name)?;
+    let mut ports = netlink.links()?;
+    ports.retain(|l| l.master == Some(link.index));
+    Ok(Some(BridgeState { link, ports }))
+}
+
+/// Plugs an interface into the bridge and brings it up; does nothing that is done already.
+///
+/// Its MTU and segmentation-offload limit become the bridge's: a port must never offer the host or a
+/// tunnel a packet the others cannot take.
+pub fn plug(bridge: &str, port: &str) -> Result<(), BridgeError> {
+    let mut netlink = Netlink::open()?;
+    let bridge = need_bridge(&mut netlink, bridge)?;
+    let port = netlink.need_link(port)?;
+    let mut changes = Vec::new();
+    match port.master {
+        Some(master) if master == bridge.index => {}
+        Some(_) => return Err(BridgeError::PortTaken { port: port.name }),
+        None => changes.push(Change::Master(Some(bridge.index))),
+    }
+    if port.mtu_bytes != bridge.mtu_bytes {
+        changes.push(Change::Mtu(bridge.mtu_bytes));
+    }
+    if port.gso_max_bytes != Some(GSO_MAX_BYTES) {
+        changes.push(Change::GsoMax(GSO_MAX_BYTES));
+    }
+    if !port.up {
+        changes.push(Change::Up(true));
+    }
+    sysctl::ignore_router_advertisements(&port.name);
+    if !changes.is_empty() {
+        netlink.change(&port, &changes)?;
+    }
+    Ok(())
+}
+
+/// The link of that name, which has to exist and be a bridge.
+pub(crate) fn need_bridge(netlink: &mut Netlink, name: &str) -> Result<Link, BridgeError> {
+    let Some(link) = netlink.link(name)? else {
+        return Err(BridgeError::NoBridge(name.to_owned()));
+    };
+    if link.kind == LinkKind::Bridge {
+        Ok(link)
+    } else {
+        let kind = link.kind.as_str().to_owned();
+        Err(BridgeError::NotBridge {
+            name: link.name,
+            kind,
+        })
+    }
+}
