@@ -7,14 +7,13 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use wire::ethernet::ETHERNET_HEADER_BYTES as ETHERNET_BYTES;
-use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES};
+use wire::sleeve::{
+    FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, UDP_PAYLOAD_MAX_BYTES, UNDERLAY_IPV4_BYTES,
+    UNDERLAY_IPV6_BYTES,
+};
 
 /// MTU of the overlay before anything is known, bytes.
 pub const INITIAL_MTU_BYTES: usize = 65535;
-/// Largest UDP payload before anything is known, bytes: 65535 - 28.
-pub const INITIAL_MAX_PAYLOAD_BYTES: usize = 65507;
-/// Length of the frame that provokes a "too big" from the kernel, bytes.
-pub const DISCOVERY_FRAME_BYTES: usize = 60000;
 
 /// Lower bound of the search, assumed to work and never tested, bytes.
 const SEARCH_FLOOR_BYTES: usize = 552;
@@ -25,28 +24,25 @@ const REPORT_FLOOR_BYTES: usize = 68;
 const ATTEMPTS_MAX: u32 = 8;
 /// Wait after the first send of a test; doubles with each.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
-/// UDP header, bytes.
-const UDP_BYTES: usize = 8;
-/// Sender name and frame header of a datagram with one frame, and the frame's Ethernet header.
-const PLAIN_BYTES: usize = 6 + 14 + ETHERNET_BYTES;
-/// What encryption adds: counter and authenticator.
-const ENCRYPTION_BYTES: usize = 8 + nacl::TAG_BYTES;
 
 const _: () = assert!(REPORT_FLOOR_BYTES + ETHERNET_BYTES > HEARTBEAT_BYTES);
 
 /// Bytes of IP and UDP header in front of a datagram's payload.
 pub fn underlay_header_bytes(remote: IpAddr) -> usize {
-    UDP_BYTES
-        + if remote.to_canonical().is_ipv6() {
-            40
-        } else {
-            20
-        }
+    if is_ipv6(remote) {
+        UNDERLAY_IPV6_BYTES
+    } else {
+        UNDERLAY_IPV4_BYTES
+    }
 }
 
 /// Bytes from an overlay IP packet to the underlay IP packet carrying it.
 pub fn overhead_bytes(remote: IpAddr, encrypted: bool) -> usize {
-    underlay_header_bytes(remote) + PLAIN_BYTES + if encrypted { ENCRYPTION_BYTES } else { 0 }
+    wire::sleeve::overhead_bytes(encrypted, is_ipv6(remote))
+}
+
+fn is_ipv6(remote: IpAddr) -> bool {
+    remote.to_canonical().is_ipv6()
 }
 
 /// What the owner of a [`PathMtu`] has to do.
@@ -93,7 +89,7 @@ impl PathMtu {
             underlay_header: underlay_header_bytes(remote),
             overhead: overhead_bytes(remote, encrypted),
             mtu: INITIAL_MTU_BYTES,
-            max_payload: INITIAL_MAX_PAYLOAD_BYTES,
+            max_payload: UDP_PAYLOAD_MAX_BYTES,
             good: SEARCH_FLOOR_BYTES,
             bad: INITIAL_MTU_BYTES + 1,
             test: None,
@@ -180,8 +176,7 @@ impl PathMtu {
 
     fn set_limits(&mut self, mtu: usize) {
         self.mtu = mtu;
-        self.max_payload =
-            (mtu + self.overhead - self.underlay_header).min(INITIAL_MAX_PAYLOAD_BYTES);
+        self.max_payload = (mtu + self.overhead - self.underlay_header).min(UDP_PAYLOAD_MAX_BYTES);
     }
 }
 
@@ -363,7 +358,7 @@ mod tests {
             assert_ne!(frame_bytes, FRAGMENTATION_TEST_BYTES);
             let (mtu, _) = run(&mut pmtu, step, 65535, now);
             assert!((68..=65535).contains(&mtu));
-            assert!(pmtu.max_payload_bytes() <= INITIAL_MAX_PAYLOAD_BYTES);
+            assert!(pmtu.max_payload_bytes() <= UDP_PAYLOAD_MAX_BYTES);
         }
     }
 

@@ -15,9 +15,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
+use wire::sleeve::PMTU_DISCOVERY_BYTES;
 
 use crate::forward::ETHERNET_BYTES;
-use crate::pmtu::{DISCOVERY_FRAME_BYTES, PathMtu, Step};
+use crate::pmtu::{PathMtu, Step};
 use crate::table::{ProbeKind, SpecialKind};
 
 /// Heartbeat interval until the far end has acknowledged one.
@@ -363,7 +364,7 @@ impl Sleeve {
 
     fn send_discovery(&mut self) {
         self.send_probe(ProbeKind::MtuTest {
-            frame_bytes: DISCOVERY_FRAME_BYTES,
+            frame_bytes: PMTU_DISCOVERY_BYTES,
         });
     }
 
