@@ -18,7 +18,10 @@ pub struct TokenBucket {
 impl TokenBucket {
     /// A full bucket.
     pub fn new(now: Instant) -> Self {
-        Self { tokens: CAPACITY, counted_at: now }
+        Self {
+            tokens: CAPACITY,
+            counted_at: now,
+        }
     }
 
     /// Takes a token, or says when to ask again.

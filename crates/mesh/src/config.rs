@@ -55,7 +55,9 @@ impl MeshConfig {
 
     /// Whether an address is inside one of our trusted subnets (spec/mesh.md 5).
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted_subnets.iter().any(|subnet| subnet.contains(address))
+        self.trusted_subnets
+            .iter()
+            .any(|subnet| subnet.contains(address))
     }
 }
 
@@ -91,9 +93,15 @@ impl TrustedSubnet {
         }
         let canonical = address.to_canonical();
         if canonical != address && prefix_bits >= 96 {
-            return Some(Self { address: canonical, prefix_bits: prefix_bits - 96 });
+            return Some(Self {
+                address: canonical,
+                prefix_bits: prefix_bits - 96,
+            });
         }
-        Some(Self { address, prefix_bits })
+        Some(Self {
+            address,
+            prefix_bits,
+        })
     }
 
     /// Whether the address lies inside. IPv4-mapped addresses count as IPv4.
@@ -101,11 +109,17 @@ impl TrustedSubnet {
         match (self.address, address.to_canonical()) {
             (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
                 let shift = 32 - u32::from(self.prefix_bits);
-                (ours.to_bits() ^ theirs.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+                (ours.to_bits() ^ theirs.to_bits())
+                    .checked_shr(shift)
+                    .unwrap_or(0)
+                    == 0
             }
             (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
                 let shift = 128 - u32::from(self.prefix_bits);
-                (ours.to_bits() ^ theirs.to_bits()).checked_shr(shift).unwrap_or(0) == 0
+                (ours.to_bits() ^ theirs.to_bits())
+                    .checked_shr(shift)
+                    .unwrap_or(0)
+                    == 0
             }
             _ => false,
         }

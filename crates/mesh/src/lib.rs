@@ -1,10 +1,19 @@
 //! Peers and the links between them: handshake and sessions, topology, gossip, routes, short ids
-//! and whom to dial. A pure state machine; see `Mesh`.
+//! and whom to dial. A pure state machine; see `Mesh`. The wire contract is spec/mesh.md.
+
+#![forbid(unsafe_code)]
 
 mod bucket;
 mod config;
+mod gossip;
+mod link;
+mod maker;
 mod mesh;
+mod peers;
+mod routes;
+mod shortid;
 pub mod status;
+mod topology;
 
 pub use bucket::TokenBucket;
 pub use config::{MeshConfig, Password, TrustedSubnet};

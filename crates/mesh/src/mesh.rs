@@ -1,16 +1,36 @@
 //! The state machine: inputs and time go in, outputs come out.
 
-use std::collections::{BTreeMap, VecDeque};
+mod connections;
+mod gossiping;
+mod operator;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tracing::info;
 use wire::PeerName;
-use wire::message::OverlayControl;
 
-use crate::status::MeshStatus;
-use crate::{DirectPeer, LinkId, MeshConfig, MeshOutput};
+use crate::gossip::{Channels, GOSSIP_INTERVAL};
+use crate::link::{HEARTBEAT_INTERVAL, Link};
+use crate::maker::{Attempt, Ending, Maker};
+use crate::peers::PeerTable;
+use crate::routes::{Edges, Routes};
+use crate::shortid::SHORT_IDS;
+use crate::{LinkId, MeshConfig, MeshOutput};
+
+pub use gossiping::{GossipContent, UnicastError};
+
+/// How long after a change of ours it is announced, so that several go together.
+const ANNOUNCE_DELAY: Duration = Duration::from_secs(1);
+/// How long after a topology update unreachable peers are looked for.
+const COLLECT_DELAY: Duration = Duration::from_secs(1);
+/// How long after a change the data plane's routes are recalculated.
+const ROUTES_DELAY: Duration = Duration::from_millis(100);
+/// Sends to one link queued behind each other are joined up to about this many bytes.
+const JOINED_BYTES: usize = 64 << 10;
 
 /// One peer's part of the mesh. Performs no I/O.
 ///
@@ -20,95 +40,84 @@ use crate::{DirectPeer, LinkId, MeshConfig, MeshOutput};
 pub struct Mesh {
     config: MeshConfig,
     rng: StdRng,
+    peers: PeerTable,
+    maker: Maker,
+    /// Number of the next link we dial.
+    next_dial: u64,
+    /// TCP connections we asked the shell for.
+    dials: BTreeMap<LinkId, Attempt>,
+    /// TCP connections that stand.
+    links: BTreeMap<LinkId, Link>,
+    /// The connections of our peer entry. Invariant: the same names as its adjacencies.
+    connections: BTreeMap<PeerName, LinkId>,
+    channels: Channels,
+    routes: RouteTables,
+    timers: Timers,
+    /// Peers whose entries go with the next announcement of ours.
+    announced: BTreeSet<PeerName>,
+    /// Links something was queued for since outboxes were last looked at.
+    queued: BTreeSet<LinkId>,
+    /// Whether the connection maker must look again.
+    targets_stale: bool,
     outputs: VecDeque<MeshOutput>,
-    routes: BTreeMap<PeerName, PeerName>,
 }
 
-/// What to gossip on a channel.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GossipContent {
-    /// The channel's complete state, asked for by `ChannelStateWanted` when the link can take it.
-    State,
-    /// These bytes. Should too many wait for a slow link they become `State`.
-    Payload(Vec<u8>),
+/// Routes of the data plane and of gossip.
+struct RouteTables {
+    established: Routes,
+    all: Routes,
+    /// Gossip looks at the present topology: whether `all` must be calculated before its next use.
+    all_stale: bool,
 }
 
-/// A unicast could not be sent.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UnicastError {
-    /// No route to the destination.
-    #[error("unknown relay destination: {0}")]
-    UnknownDestination(PeerName),
-    /// The next hop is not connected to us.
-    #[error("unable to find connection to relay peer {0}")]
-    NoConnection(PeerName),
-    /// The link to the next hop does not drain.
-    #[error("link to relay peer {0} is congested")]
-    Congested(PeerName),
+/// What is to happen when; `None` means nothing is pending.
+struct Timers {
+    gossip: Instant,
+    announce: Option<Instant>,
+    collect: Option<Instant>,
+    routes: Option<Instant>,
 }
 
 impl Mesh {
-    /// A mesh without connections. The seed feeds every random choice and every ephemeral key.
+    /// A mesh without connections. The seed feeds every random choice and every ephemeral key, so it
+    /// must be secret and used once.
     pub fn new(config: MeshConfig, seed: [u8; 32], now: Instant) -> Self {
-        let _ = now;
+        let versions = config.min_protocol_version..=config.max_protocol_version;
+        assert!(
+            !versions.is_empty() && (1..=2).contains(versions.end()),
+            "versions are 1 and 2"
+        );
+        let mut rng = StdRng::from_seed(seed);
+        let uid = rng.random_range(1..=u64::MAX);
+        let short_id = rng.random_range(0..SHORT_IDS);
+        let peers = PeerTable::new(config.name, &config.nickname, uid, short_id);
+        let routes = RouteTables {
+            established: Routes::calculate(&peers, Edges::EstablishedSymmetric),
+            all: Routes::calculate(&peers, Edges::All),
+            all_stale: false,
+        };
         Self {
+            maker: Maker::new(config.port, config.discovery),
             config,
-            rng: StdRng::from_seed(seed),
+            rng,
+            peers,
+            next_dial: 0,
+            dials: BTreeMap::new(),
+            links: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            channels: Channels::default(),
+            routes,
+            timers: Timers {
+                gossip: now + GOSSIP_INTERVAL,
+                announce: None,
+                collect: None,
+                routes: None,
+            },
+            announced: BTreeSet::new(),
+            queued: BTreeSet::new(),
+            targets_stale: false,
             outputs: VecDeque::new(),
-            routes: BTreeMap::new(),
         }
-    }
-
-    /// The shell accepted a TCP connection and numbered it.
-    pub fn handle_link_accepted(
-        &mut self,
-        link: LinkId,
-        local: SocketAddr,
-        remote: SocketAddr,
-        now: Instant,
-    ) {
-        let _ = (link, local, remote, now, &self.config, &self.rng);
-    }
-
-    /// A dial succeeded.
-    pub fn handle_link_connected(
-        &mut self,
-        link: LinkId,
-        local: SocketAddr,
-        remote: SocketAddr,
-        now: Instant,
-    ) {
-        let _ = (link, local, remote, now);
-    }
-
-    /// A dial failed; `error` is what the operator should read.
-    pub fn handle_dial_failed(&mut self, link: LinkId, error: &str, now: Instant) {
-        let _ = (link, error, now);
-    }
-
-    /// Bytes arrived on a link, cut anywhere.
-    pub fn handle_link_bytes(&mut self, link: LinkId, bytes: &[u8], now: Instant) {
-        let _ = (link, bytes, now);
-    }
-
-    /// Everything queued on a link has been written.
-    pub fn handle_link_flushed(&mut self, link: LinkId, now: Instant) {
-        let _ = (link, now);
-    }
-
-    /// A link ended: end of file (`EOF`) or an error.
-    pub fn handle_link_closed(&mut self, link: LinkId, error: &str, now: Instant) {
-        let _ = (link, error, now);
-    }
-
-    /// Time passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
-    }
-
-    /// When `handle_timeout` wants to be called next, and what for.
-    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        None
     }
 
     /// The next thing to do.
@@ -116,125 +125,190 @@ impl Mesh {
         self.outputs.pop_front()
     }
 
-    /// Adds direct peers; with `replace` forgets all earlier ones first.
-    pub fn connect(&mut self, peers: Vec<DirectPeer>, replace: bool, now: Instant) {
-        let _ = (peers, replace, now);
+    /// When `handle_timeout` wants to be called next, and what for.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let timers = &self.timers;
+        let deferred = [
+            (Some(timers.gossip), "gossip"),
+            (timers.announce, "topology announcement"),
+            (timers.collect, "garbage collection"),
+            (timers.routes, "route calculation"),
+            (self.maker.next_due(), "dial"),
+        ];
+        let deferred = deferred
+            .into_iter()
+            .filter_map(|(at, what)| Some((at?, what)));
+        let links = self.links.values().flat_map(|link| {
+            let heartbeat = link.introduced().map(|i| (i.heartbeat_at, "heartbeat"));
+            [Some((link.deadline, "link deadline")), heartbeat]
+                .into_iter()
+                .flatten()
+        });
+        deferred.chain(links).min_by_key(|(at, _)| *at)
     }
 
-    /// Removes direct peers by the text they were given as. Connections stay.
-    pub fn forget(&mut self, peers: &[String], now: Instant) {
-        let _ = (peers, now);
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tend_links(now);
+        if self.timers.routes.is_some_and(|at| at <= now) {
+            self.calculate_routes();
+        }
+        if self.timers.collect.is_some_and(|at| at <= now) {
+            self.timers.collect = None;
+            self.collect_garbage(now);
+        }
+        if self.timers.announce.is_some_and(|at| at <= now) {
+            self.announce();
+        }
+        if self.timers.gossip <= now {
+            self.timers.gossip = now + GOSSIP_INTERVAL;
+            self.gossip_everything();
+        }
+        self.targets_stale |= self.maker.next_due().is_some_and(|at| at <= now);
+        self.settle(now);
     }
 
-    /// The overlay says the path of a connection works.
-    pub fn connection_established(&mut self, link: LinkId, now: Instant) {
-        let _ = (link, now);
+    /// Ends links that were silent too long, sends heartbeats.
+    fn tend_links(&mut self, now: Instant) {
+        let overdue = self.links.iter().filter(|(_, link)| link.deadline <= now);
+        let overdue: Vec<LinkId> = overdue.map(|(id, _)| *id).collect();
+        for id in overdue {
+            let link = self
+                .links
+                .get(&id)
+                .expect("ending one link leaves the others");
+            let error = link.end_text(&link.timeout_text());
+            self.end_link(id, &error, Ending::Ordinary, now);
+        }
+        let mut due = Vec::new();
+        for (id, link) in &mut self.links {
+            if let Some(introduced) = link.introduced_mut()
+                && introduced.heartbeat_at <= now
+            {
+                introduced.heartbeat_at = now + HEARTBEAT_INTERVAL;
+                due.push(*id);
+            }
+        }
+        for id in due {
+            self.send_message(id, &wire::message::Message::Heartbeat);
+        }
     }
 
-    /// The overlay, or the owner of a gossip channel, gives a connection up: its link is closed.
-    pub fn connection_failed(&mut self, link: LinkId, error: &str, now: Instant) {
-        let _ = (link, error, now);
+    /// What follows every input: dial, tell about short ids, send what waits.
+    fn settle(&mut self, now: Instant) {
+        if std::mem::take(&mut self.targets_stale) {
+            self.dial_targets(now);
+        }
+        if self.peers.short_ids().take_invalidated() {
+            self.outputs.push_back(MeshOutput::ShortIdsChanged);
+        }
+        for id in std::mem::take(&mut self.queued) {
+            self.drain_outbox(id);
+        }
     }
 
-    /// Sends a control message of a connection's overlay.
-    pub fn send_overlay_control(&mut self, link: LinkId, control: OverlayControl) {
-        let _ = (link, control);
+    fn dial_targets(&mut self, now: Instant) {
+        for attempt in self.maker.choose(&self.peers, now) {
+            let conn = format!("->[{}]", attempt.address);
+            info!(%conn, "attempting connection");
+            if let Err(error) = self.check_limit() {
+                info!(%conn, %error, "error during connection attempt");
+                self.maker
+                    .attempt_failed(attempt.address, &error, now, &mut self.rng);
+                continue;
+            }
+            let link = LinkId::outbound(self.next_dial);
+            self.next_dial += 1;
+            self.dials.insert(link, attempt);
+            self.outputs.push_back(MeshOutput::Dial {
+                link,
+                remote: attempt.address,
+            });
+        }
     }
 
-    /// How log lines name a link: `->[10.0.0.1:6783|02:00:00:00:0a:01(alpha)]`.
-    pub fn log_label(&self, link: LinkId) -> String {
-        let _ = link;
-        String::new()
+    /// Whether our peer entry has room for one more connection; the error text if not.
+    fn check_limit(&self) -> Result<(), String> {
+        let limit = self.config.conn_limit;
+        if limit != 0 && self.connections.len() >= limit {
+            return Err(format!("Connection limit reached ({limit})"));
+        }
+        Ok(())
     }
 
-    /// Declares that we own a gossip channel: its messages come out as `Gossip`, its state is asked
-    /// for by `ChannelStateWanted`. `topology` is taken.
-    pub fn register_channel(&mut self, channel: &str) {
-        let _ = channel;
+    /// Gives bytes for a link to the shell.
+    fn send(&mut self, link: LinkId, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(state) = self.links.get_mut(&link) else {
+            return;
+        };
+        state.unflushed_bytes += bytes.len();
+        if let Some(MeshOutput::Send {
+            link: last,
+            bytes: queued,
+        }) = self.outputs.back_mut()
+            && *last == link
+            && queued.len() < JOINED_BYTES
+        {
+            queued.extend(bytes);
+        } else {
+            self.outputs.push_back(MeshOutput::Send { link, bytes });
+        }
     }
 
-    /// Answers `ChannelStateWanted`; `None` if there is nothing to say yet.
-    pub fn provide_channel_state(&mut self, channel: &str, state: Option<Vec<u8>>, now: Instant) {
-        let _ = (channel, state, now);
+    /// Something that routes are made of changed.
+    fn request_routes(&mut self, now: Instant) {
+        self.routes.all_stale = true;
+        self.timers.routes.get_or_insert(now + ROUTES_DELAY);
     }
 
-    /// Sends a payload to one peer.
-    ///
-    /// # Errors
-    ///
-    /// When the mesh has no way to it (spec/mesh.md 7.3).
-    pub fn gossip_unicast(
-        &mut self,
-        channel: &str,
-        destination: PeerName,
-        payload: Vec<u8>,
-        now: Instant,
-    ) -> Result<(), UnicastError> {
-        let _ = (channel, payload, now);
-        Err(UnicastError::UnknownDestination(destination))
+    fn calculate_routes(&mut self) {
+        self.timers.routes = None;
+        self.routes.established = Routes::calculate(&self.peers, Edges::EstablishedSymmetric);
+        self.outputs.push_back(MeshOutput::RoutesChanged);
     }
 
-    /// Sends to everybody along the broadcast tree of `origin`: ourselves to originate, the origin
-    /// received to pass on.
-    pub fn gossip_broadcast(
-        &mut self,
-        channel: &str,
-        origin: PeerName,
-        content: GossipContent,
-        now: Instant,
-    ) {
-        let _ = (channel, origin, content, now);
+    /// The routes gossip takes, over the topology as it is. The original waits for its pending
+    /// calculation instead.
+    fn gossip_routes(&mut self) -> &Routes {
+        if std::mem::take(&mut self.routes.all_stale) {
+            self.routes.all = Routes::calculate(&self.peers, Edges::All);
+        }
+        &self.routes.all
     }
 
-    /// Sends to a random choice of neighbours (spec/mesh.md 7.5), in our own name. `except` is the
-    /// neighbour the news came from.
-    pub fn gossip_neighbour_subset(
-        &mut self,
-        channel: &str,
-        except: Option<PeerName>,
-        content: GossipContent,
-        now: Instant,
-    ) {
-        let _ = (channel, except, content, now);
+    /// Our own entry changed: tell others soon.
+    fn schedule_announcement(&mut self, now: Instant) {
+        self.timers.announce.get_or_insert(now + ANNOUNCE_DELAY);
     }
 
-    /// Our own name.
-    pub fn name(&self) -> PeerName {
-        self.config.name
+    fn contest_short_id(&mut self, now: Instant) {
+        if self.peers.contest_short_id(&mut self.rng) {
+            self.schedule_announcement(now);
+        }
     }
 
-    /// All peers known, ourselves included, ascending.
-    pub fn peers(&self) -> impl Iterator<Item = PeerName> + '_ {
-        std::iter::once(self.config.name)
+    fn collect_garbage(&mut self, now: Instant) {
+        let removed = self.peers.collect_garbage();
+        if removed.is_empty() {
+            return;
+        }
+        for (_, label) in &removed {
+            info!("Removed unreachable peer {label}");
+        }
+        let names = removed.into_iter().map(|(name, _)| name).collect();
+        self.outputs.push_back(MeshOutput::PeersRemoved(names));
+        self.contest_short_id(now);
+        self.request_routes(now);
     }
+}
 
-    /// Destination to next hop over established symmetric connections; ourselves map to the unknown
-    /// name (spec/mesh.md 12.1).
-    pub fn unicast_established(&self) -> &BTreeMap<PeerName, PeerName> {
-        &self.routes
-    }
-
-    /// The neighbours that get a copy of what `origin` broadcasts (spec/mesh.md 12.2).
-    pub fn broadcast_established(&self, origin: PeerName) -> Vec<PeerName> {
-        let _ = origin;
-        Vec::new()
-    }
-
-    /// The short id of a peer, if it has one.
-    pub fn short_id(&self, peer: PeerName) -> Option<u16> {
-        let _ = peer;
-        None
-    }
-
-    /// The peer that owns a short id.
-    pub fn short_id_owner(&self, short_id: u16) -> Option<PeerName> {
-        let _ = short_id;
-        None
-    }
-
-    /// A copy of everything status and report print.
-    pub fn status(&self, now: Instant) -> MeshStatus {
-        let _ = now;
-        MeshStatus::default()
-    }
+/// An address with IPv4-mapped IPv6 undone, at the edge where addresses come in.
+fn canonical_pair(local: SocketAddr, remote: SocketAddr) -> (SocketAddr, SocketAddr) {
+    (
+        crate::peers::canonical(local),
+        crate::peers::canonical(remote),
+    )
 }

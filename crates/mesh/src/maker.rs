@@ -1,0 +1,356 @@
+//! The connection maker: whom to dial, and when again (spec/mesh.md 10).
+//!
+//! ```text
+//!              due                    introduced
+//!   waiting ─────────► attempting ─────────────────► connected
+//!    ▲  ▲  └──────┐        │ failed                      │ ended
+//!    │  │ invalid ▼        │                             │
+//!    │  └──── suspended    │                             │
+//!    └─────────────────────┴─────────────────────────────┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngExt};
+use wire::PeerName;
+
+use crate::peers::{PeerTable, canonical};
+use crate::status::{TargetState, TargetStatus};
+use crate::{DirectPeer, LinkId};
+
+/// First retry interval.
+const INTERVAL_MIN: Duration = Duration::from_secs(2);
+/// Longest retry interval.
+const INTERVAL_MAX: Duration = Duration::from_secs(360);
+/// A connection that ended later than this after its attempt was due counts as good.
+const GOOD_AFTER: Duration = Duration::from_secs(60);
+/// Most targets learned from gossip; those the user gave are always kept.
+const DISCOVERED_MAX: usize = 2048;
+/// Most attempts under way at once, so that gossip cannot make us open thousands of sockets.
+const ATTEMPTS_MAX: usize = 64;
+
+/// Why a connection ended, as far as retrying cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Worth another try.
+    Ordinary,
+    /// The other end is ourselves.
+    SelfConnection,
+    /// The other end has our name and is not us.
+    NameCollision,
+}
+
+/// An address to dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) address: SocketAddr,
+    /// The user asked for it: it may introduce a peer we never heard of.
+    pub(crate) direct: bool,
+}
+
+#[derive(Debug)]
+struct Target {
+    state: State,
+    error: Option<String>,
+    /// When the current or next attempt is due; `None` means never.
+    due: Option<Instant>,
+    interval: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    Attempting,
+    Connected,
+    Suspended,
+}
+
+impl Target {
+    fn new(now: Instant) -> Self {
+        Self {
+            state: State::Waiting,
+            error: None,
+            due: Some(now),
+            interval: INTERVAL_MIN,
+        }
+    }
+
+    fn retry_now(&mut self, now: Instant) {
+        self.due = Some(now);
+        self.interval = INTERVAL_MIN;
+    }
+
+    fn retry_later(&mut self, now: Instant, rng: &mut impl Rng) {
+        let wait = self.interval / 2 + self.interval.mul_f64(rng.random::<f64>());
+        self.due = Some(now + wait);
+        self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
+    }
+}
+
+/// Direct peers, targets and current connections.
+#[derive(Debug)]
+pub(crate) struct Maker {
+    port: u16,
+    discovery: bool,
+    direct: BTreeMap<String, (IpAddr, Option<u16>)>,
+    targets: BTreeMap<SocketAddr, Target>,
+    connections: BTreeMap<LinkId, SocketAddr>,
+    terminations: u64,
+}
+
+impl Maker {
+    /// A maker without targets. `port` is ours.
+    pub(crate) fn new(port: u16, discovery: bool) -> Self {
+        Self {
+            port,
+            discovery,
+            direct: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            terminations: 0,
+        }
+    }
+
+    /// The user wants these peers. Whether the direct peers changed.
+    pub(crate) fn connect(&mut self, peers: Vec<DirectPeer>, replace: bool, now: Instant) -> bool {
+        let before = self.direct.clone();
+        if replace {
+            self.direct.clear();
+        }
+        for peer in peers {
+            let ip = peer.ip.to_canonical();
+            let address = SocketAddr::new(ip, peer.port.unwrap_or(self.port));
+            if let Some(target) = self.targets.get_mut(&address) {
+                target.retry_now(now);
+            }
+            self.direct.insert(peer.text, (ip, peer.port));
+        }
+        self.direct != before
+    }
+
+    /// The user no longer wants these. Whether the direct peers changed.
+    pub(crate) fn forget(&mut self, texts: &[String]) -> bool {
+        let before = self.direct.len();
+        self.direct.retain(|text, _| !texts.contains(text));
+        self.direct.len() != before
+    }
+
+    /// What the user asked for, as typed.
+    pub(crate) fn direct_peers(&self) -> Vec<String> {
+        self.direct.keys().cloned().collect()
+    }
+
+    /// Ended connections, self connections excepted.
+    pub(crate) fn termination_count(&self) -> u64 {
+        self.terminations
+    }
+
+    /// A connection was added to our peer entry.
+    pub(crate) fn connection_created(&mut self, link: LinkId, remote: SocketAddr) {
+        self.connections.insert(link, remote);
+        if link.is_outbound()
+            && let Some(target) = self.targets.get_mut(&remote)
+        {
+            target.state = State::Connected;
+        }
+    }
+
+    /// A link ended after its TCP connection stood, introduced or not.
+    pub(crate) fn connection_ended(
+        &mut self,
+        link: LinkId,
+        remote: SocketAddr,
+        ending: Ending,
+        error: &str,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        self.connections.remove(&link);
+        if ending != Ending::SelfConnection {
+            self.terminations += 1;
+        }
+        if !link.is_outbound() {
+            return;
+        }
+        let Some(target) = self.targets.get_mut(&remote) else {
+            return;
+        };
+        target.state = State::Waiting;
+        target.error = Some(error.to_owned());
+        let was_good = target.due.is_some_and(|due| now > due + GOOD_AFTER);
+        match ending {
+            Ending::SelfConnection | Ending::NameCollision => target.due = None,
+            Ending::Ordinary if was_good => target.retry_now(now),
+            Ending::Ordinary => target.retry_later(now, rng),
+        }
+    }
+
+    /// An attempt came to nothing.
+    pub(crate) fn attempt_failed(
+        &mut self,
+        address: SocketAddr,
+        error: &str,
+        now: Instant,
+        rng: &mut impl Rng,
+    ) {
+        let Some(target) = self.targets.get_mut(&address) else {
+            return;
+        };
+        target.state = State::Waiting;
+        target.error = Some(error.to_owned());
+        target.retry_later(now, rng);
+    }
+
+    /// Looks at everything again and says whom to dial now. The caller reports each attempt's end.
+    pub(crate) fn choose(&mut self, peers: &PeerTable, now: Instant) -> Vec<Attempt> {
+        let direct = self.direct_addresses();
+        let valid = self.valid_targets(&direct, peers);
+        for address in &valid {
+            self.targets
+                .entry(*address)
+                .or_insert_with(|| Target::new(now));
+        }
+        self.drop_invalid(&direct, &valid);
+        let mut room = ATTEMPTS_MAX.saturating_sub(self.attempts());
+        let mut attempts = Vec::new();
+        for (address, target) in &mut self.targets {
+            let is_due = target.due.is_some_and(|due| due <= now);
+            if target.state == State::Waiting && is_due && room > 0 {
+                target.state = State::Attempting;
+                room -= 1;
+                attempts.push(Attempt {
+                    address: *address,
+                    direct: direct.contains(address),
+                });
+            }
+        }
+        attempts
+    }
+
+    /// When `choose` has something to do without any other input.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        if self.attempts() >= ATTEMPTS_MAX {
+            return None;
+        }
+        let waiting = self
+            .targets
+            .values()
+            .filter(|target| target.state == State::Waiting);
+        waiting.filter_map(|target| target.due).min()
+    }
+
+    /// The targets status shows.
+    pub(crate) fn status(&self, now: Instant) -> Vec<TargetStatus> {
+        let shown = self.targets.iter().filter_map(|(address, target)| {
+            let remaining = target.due.map(|due| due.saturating_duration_since(now));
+            let state = match (target.state, target.error.clone()) {
+                (State::Connected | State::Suspended, _) => return None,
+                (State::Attempting, None) => TargetState::Connecting,
+                (State::Attempting, Some(error)) => TargetState::Retrying(error),
+                (State::Waiting, Some(error)) => TargetState::Failed {
+                    error,
+                    retry_in: remaining,
+                },
+                (State::Waiting, None) => TargetState::Waiting {
+                    until: remaining.unwrap_or_default(),
+                },
+            };
+            Some(TargetStatus {
+                address: *address,
+                state,
+            })
+        });
+        shown.collect()
+    }
+
+    fn attempts(&self) -> usize {
+        self.targets
+            .values()
+            .filter(|target| target.state == State::Attempting)
+            .count()
+    }
+
+    fn direct_addresses(&self) -> BTreeSet<SocketAddr> {
+        let direct = self.direct.values();
+        direct
+            .map(|(ip, port)| SocketAddr::new(*ip, port.unwrap_or(self.port)))
+            .collect()
+    }
+
+    /// Every address worth a connection that is not connected.
+    fn valid_targets(
+        &self,
+        direct: &BTreeSet<SocketAddr>,
+        peers: &PeerTable,
+    ) -> BTreeSet<SocketAddr> {
+        let connected: BTreeSet<SocketAddr> = self.connections.values().copied().collect();
+        let inbound = self
+            .connections
+            .iter()
+            .filter(|(link, _)| !link.is_outbound());
+        let inbound_ips: BTreeSet<IpAddr> = inbound.map(|(_, remote)| remote.ip()).collect();
+        let mut valid = BTreeSet::new();
+        for (ip, port) in self.direct.values() {
+            if port.is_some() || !inbound_ips.contains(ip) {
+                valid.insert(SocketAddr::new(*ip, port.unwrap_or(self.port)));
+            }
+        }
+        if self.discovery {
+            let mut room = DISCOVERED_MAX;
+            for address in self.discovered(peers) {
+                if room > 0 && !direct.contains(&address) && valid.insert(address) {
+                    room -= 1;
+                }
+            }
+        }
+        valid.retain(|address| !connected.contains(address));
+        valid
+    }
+
+    /// Addresses of peers we have no connection to, as their neighbours see them.
+    fn discovered<'a>(&'a self, peers: &'a PeerTable) -> impl Iterator<Item = SocketAddr> + 'a {
+        let ours = &peers.own().adjacencies;
+        let is_wanted =
+            move |remote: &PeerName| *remote != peers.us() && !ours.contains_key(remote);
+        peers
+            .iter()
+            .filter(|(name, _)| *name != peers.us())
+            .flat_map(|(_, peer)| &peer.adjacencies)
+            .filter(move |(remote, _)| is_wanted(remote))
+            .filter_map(|(_, adjacency)| {
+                let address = canonical(adjacency.remote_address?);
+                // The port of an inbound connection is an ephemeral one.
+                let port = if adjacency.outbound {
+                    address.port()
+                } else {
+                    self.port
+                };
+                Some(SocketAddr::new(address.ip(), port))
+            })
+            .filter(|address| is_dialable(*address))
+    }
+
+    fn drop_invalid(&mut self, direct: &BTreeSet<SocketAddr>, valid: &BTreeSet<SocketAddr>) {
+        self.targets.retain(|address, target| {
+            if matches!(target.state, State::Attempting | State::Connected) {
+                return true;
+            }
+            let is_valid = valid.contains(address);
+            target.state = if is_valid {
+                State::Waiting
+            } else {
+                State::Suspended
+            };
+            is_valid || direct.contains(address)
+        });
+    }
+}
+
+/// Whether an address from gossip can be one peer's listener.
+fn is_dialable(address: SocketAddr) -> bool {
+    let ip = address.ip();
+    let is_broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
+    address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
+}

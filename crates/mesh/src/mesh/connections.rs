@@ -1,0 +1,463 @@
+//! Links from TCP connection to member of our peer entry, and back (spec/mesh.md 3.5 and 6).
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use rand::{Rng, RngExt};
+use tracing::{debug, info};
+use wire::handshake::{Features, VersionRange, WeftFeature};
+use wire::quote::quote;
+use zeroize::Zeroizing;
+
+use super::{Mesh, canonical_pair};
+use crate::link::handshake::{Handshake, Introduction, Offer};
+use crate::link::outbox::{Item, Topic};
+use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
+use crate::maker::Ending;
+use crate::peers::{Adjacency, peer_label};
+use crate::{Connection, LinkId, MeshOutput};
+
+/// Most accepted links whose introduction is under way; the oldest makes room for the newest.
+const INBOUND_HANDSHAKES_MAX: usize = 256;
+/// Format version of the `Weft` feature we send.
+const WEFT_FEATURE_VERSION: u32 = 1;
+
+/// Why a connection did not become one of ours.
+struct Refused {
+    ending: Ending,
+    error: String,
+}
+
+impl From<String> for Refused {
+    fn from(error: String) -> Self {
+        Self {
+            ending: Ending::Ordinary,
+            error,
+        }
+    }
+}
+
+impl Mesh {
+    /// The shell accepted a TCP connection and numbered it.
+    pub fn handle_link_accepted(
+        &mut self,
+        link: LinkId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) {
+        assert!(
+            !link.is_outbound(),
+            "the shell numbers accepted links as inbound"
+        );
+        assert!(
+            !self.links.contains_key(&link),
+            "link numbers are used once"
+        );
+        let is_new =
+            |(id, link): &(&LinkId, &Link)| !id.is_outbound() && link.introduced().is_none();
+        let strangers = || self.links.iter().filter(is_new);
+        if strangers().count() >= INBOUND_HANDSHAKES_MAX {
+            let oldest = strangers()
+                .next()
+                .map(|(id, _)| *id)
+                .expect("there are that many");
+            self.end_link(
+                oldest,
+                "too many connections in handshake",
+                Ending::Ordinary,
+                now,
+            );
+        }
+        self.start_link(link, canonical_pair(local, remote), true, now);
+        let conn = self.log_label(link);
+        info!(%conn, "connection accepted");
+        self.settle(now);
+    }
+
+    /// A dial succeeded.
+    pub fn handle_link_connected(
+        &mut self,
+        link: LinkId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) {
+        let Some(attempt) = self.dials.remove(&link) else {
+            debug!(link = link.number(), "nobody asked for this dial");
+            self.outputs.push_back(MeshOutput::Close { link });
+            return;
+        };
+        // Everybody is told the address that was dialled, and its target is found by it.
+        let (local, _) = canonical_pair(local, remote);
+        self.start_link(link, (local, attempt.address), attempt.direct, now);
+        self.settle(now);
+    }
+
+    /// A dial failed; `error` is what the operator should read.
+    pub fn handle_dial_failed(&mut self, link: LinkId, error: &str, now: Instant) {
+        let Some(attempt) = self.dials.remove(&link) else {
+            return;
+        };
+        let conn = format!("->[{}]", attempt.address);
+        info!(%conn, error, "error during connection attempt");
+        self.maker
+            .attempt_failed(attempt.address, error, now, &mut self.rng);
+        self.targets_stale = true;
+        self.settle(now);
+    }
+
+    /// Bytes arrived on a link, cut anywhere.
+    pub fn handle_link_bytes(&mut self, link: LinkId, bytes: &[u8], now: Instant) {
+        self.read_link(link, bytes, now);
+        self.settle(now);
+    }
+
+    /// Everything queued on a link has been written.
+    pub fn handle_link_flushed(&mut self, link: LinkId, now: Instant) {
+        let Some(state) = self.links.get_mut(&link) else {
+            return;
+        };
+        state.unflushed_bytes = 0;
+        self.queued.insert(link);
+        self.settle(now);
+    }
+
+    /// A link ended: end of file (`EOF`) or an error.
+    pub fn handle_link_closed(&mut self, link: LinkId, error: &str, now: Instant) {
+        let Some(state) = self.links.get(&link) else {
+            return;
+        };
+        let error = state.end_text(error);
+        self.forget_link(link, &error, Ending::Ordinary, now);
+        self.settle(now);
+    }
+
+    /// The overlay says the path of a connection works.
+    pub fn connection_established(&mut self, link: LinkId, now: Instant) {
+        let remote = self
+            .links
+            .get(&link)
+            .and_then(|l| l.introduced())
+            .map(Introduced::remote);
+        let Some(remote) = remote.filter(|remote| self.connections.get(remote) == Some(&link))
+        else {
+            debug!(link = link.number(), "Cannot set unknown connection active");
+            return;
+        };
+        let adjacency = self.peers.own().adjacencies.get(&remote);
+        if adjacency
+            .expect("our entry lists our connections")
+            .established
+        {
+            return;
+        }
+        let adjacencies = &mut self.peers.change_own().adjacencies;
+        adjacencies
+            .get_mut(&remote)
+            .expect("was just seen")
+            .established = true;
+        let conn = self.log_label(link);
+        info!(%conn, "connection fully established");
+        self.request_routes(now);
+        self.schedule_announcement(now);
+        self.settle(now);
+    }
+
+    /// The overlay, or the owner of a gossip channel, gives a connection up: its link is closed.
+    pub fn connection_failed(&mut self, link: LinkId, error: &str, now: Instant) {
+        self.end_link(link, error, Ending::Ordinary, now);
+        self.settle(now);
+    }
+
+    /// How log lines name a link: `->[10.0.0.1:6783|02:00:00:00:0a:01(alpha)]`. Empty for a link
+    /// that ended.
+    pub fn log_label(&self, link: LinkId) -> String {
+        self.links.get(&link).map(Link::label).unwrap_or_default()
+    }
+
+    fn start_link(
+        &mut self,
+        id: LinkId,
+        addresses: (SocketAddr, SocketAddr),
+        may_introduce: bool,
+        now: Instant,
+    ) {
+        let offer = self.offer(id, addresses.1);
+        let mut handshake = Handshake::new(offer);
+        let header = handshake.take_output();
+        self.links
+            .insert(id, Link::new(addresses, may_introduce, handshake, now));
+        self.send(id, header);
+    }
+
+    /// What we say about ourselves on a new link.
+    fn offer(&mut self, id: LinkId, remote: SocketAddr) -> Offer {
+        let config = &self.config;
+        let own = self.peers.own();
+        let mut capabilities = config.weft_capabilities.clone();
+        capabilities.sort_unstable();
+        let weft = WeftFeature {
+            version: WEFT_FEATURE_VERSION,
+            capabilities,
+        };
+        let mut key_seed = Zeroizing::new([0; 32]);
+        self.rng.fill_bytes(key_seed.as_mut());
+        Offer {
+            versions: VersionRange {
+                min: config.min_protocol_version,
+                max: config.max_protocol_version,
+            },
+            features: Features {
+                name: config.name,
+                nickname: own.nickname.clone(),
+                uid: own.uid,
+                conn_id: self.rng.random(),
+                short_id: own.short_id,
+                trusted: config.trusts(remote.ip()),
+                overlays: (!config.overlays.is_empty()).then(|| config.overlays.clone()),
+                public_key: None,
+                weft: config.announce_weft.then_some(weft),
+            },
+            password: config.password.clone(),
+            key_seed,
+            outbound: id.is_outbound(),
+        }
+    }
+
+    fn read_link(&mut self, id: LinkId, bytes: &[u8], now: Instant) {
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
+        match &mut link.phase {
+            Phase::Introduced(introduced) => introduced.session.push(bytes),
+            Phase::Handshake(handshake) => {
+                let awaited_header = handshake.awaits_header();
+                let progress = handshake.push(bytes);
+                let output = handshake.take_output();
+                if awaited_header && !handshake.awaits_header() {
+                    link.deadline = now + READ_DEADLINE;
+                }
+                self.send(id, output);
+                match progress {
+                    Ok(None) => return,
+                    Ok(Some(introduction)) => self.introduce(id, introduction, now),
+                    Err(error) => {
+                        return self.end_link(id, &error.to_string(), Ending::Ordinary, now);
+                    }
+                }
+            }
+        }
+        self.read_messages(id, now);
+    }
+
+    fn read_messages(&mut self, id: LinkId, now: Instant) {
+        while let Some(link) = self.links.get_mut(&id) {
+            match link.next_message(now) {
+                Ok(Some(received)) => self.receive(id, received, now),
+                Ok(None) => return,
+                Err(error) => return self.end_link(id, &error.to_string(), Ending::Ordinary, now),
+            }
+        }
+    }
+
+    /// Everything between the introduction and the first message (spec/mesh.md 3.5).
+    fn introduce(&mut self, id: LinkId, introduction: Introduction, now: Instant) {
+        let link = self
+            .links
+            .get_mut(&id)
+            .expect("the caller has just used it");
+        let name = introduction.features.name;
+        let known = self.peers.get(name);
+        if known.is_none() && !link.may_introduce {
+            let error = format!("Found unknown remote name: {name} at {}", link.remote);
+            return self.end_link(id, &error, Ending::Ordinary, now);
+        }
+        let is_restarted = known.is_some_and(|known| known.uid != introduction.features.uid);
+        let version = introduction.version;
+        self.peers.hold(&introduction.features);
+        link.deadline = now + READ_DEADLINE;
+        link.phase = Phase::Introduced(Box::new(Introduced::new(introduction, now)));
+        let conn = link.label();
+        if let Err(refused) = self.check_identity(id) {
+            return self.end_link(id, &refused.error, refused.ending, now);
+        }
+        info!(%conn, "connection ready; using protocol version {version}");
+        if let Err(refused) = self.add_connection(id, now) {
+            return self.end_link(id, &refused.error, refused.ending, now);
+        }
+        let is_new = !self.routes.established.unicast().contains_key(&name);
+        match (is_new, is_restarted) {
+            (true, _) => info!(%conn, "connection added (new peer)"),
+            (false, true) => info!(%conn, "connection added (restarted peer)"),
+            (false, false) => info!(%conn, "connection added"),
+        }
+        if is_new || is_restarted {
+            self.queue_everything(id);
+        }
+        self.contest_short_id(now);
+    }
+
+    fn check_identity(&self, id: LinkId) -> Result<(), Refused> {
+        let introduced = self.introduced(id);
+        let theirs = &introduced.features;
+        if theirs.name != self.config.name {
+            return Ok(());
+        }
+        let own = self.peers.own();
+        if theirs.uid == own.uid {
+            let error = "cannot connect to ourself".to_owned();
+            return Err(Refused {
+                ending: Ending::SelfConnection,
+                error,
+            });
+        }
+        let local = quote(&peer_label(self.config.name, &own.nickname));
+        let remote = quote(&peer_label(theirs.name, &theirs.nickname));
+        let error = format!("local {local} and remote {remote} peer names collision");
+        Err(Refused {
+            ending: Ending::NameCollision,
+            error,
+        })
+    }
+
+    /// Makes an introduced link one of our connections, unless it is one too many.
+    fn add_connection(&mut self, id: LinkId, now: Instant) -> Result<(), Refused> {
+        self.check_overlays(id)?;
+        let (name, uid) = (self.introduced(id).remote(), self.introduced(id).uid);
+        if let Some(old) = self.connections.get(&name).copied() {
+            let labels = (self.peers.label(name), self.peers.label(self.config.name));
+            let error = format!("Multiple connections to {} added to {}", labels.0, labels.1);
+            let old_uid = self.introduced(old).uid;
+            if uid > old_uid {
+                return Err(error.into());
+            }
+            if uid == old_uid {
+                self.end_link(old, &error, Ending::Ordinary, now);
+                return Err(error.into());
+            }
+            self.replace_link(old, &error, now);
+        } else {
+            self.check_limit()?;
+        }
+        let link = self
+            .links
+            .get_mut(&id)
+            .expect("the caller has just used it");
+        let adjacency = Adjacency::new(link.remote, id.is_outbound());
+        self.maker.connection_created(id, link.remote);
+        self.peers.change_own().adjacencies.insert(name, adjacency);
+        self.connections.insert(name, id);
+        link.introduced_mut().expect("checked above").added = true;
+        let connection = Box::new(self.describe(id));
+        self.outputs
+            .push_back(MeshOutput::ConnectionAdded(connection));
+        self.announced.insert(name);
+        self.targets_stale = true;
+        self.request_routes(now);
+        self.schedule_announcement(now);
+        Ok(())
+    }
+
+    fn check_overlays(&self, id: LinkId) -> Result<(), Refused> {
+        let ours = &self.config.overlays;
+        let in_common = match &self.introduced(id).features.overlays {
+            Some(theirs) => ours.is_empty() || ours.iter().any(|name| theirs.contains(name)),
+            None => ours.is_empty() || ours.iter().any(|name| name == "sleeve"),
+        };
+        let error = || Refused::from("no overlays in common with peer".to_owned());
+        in_common.then_some(()).ok_or_else(error)
+    }
+
+    fn introduced(&self, id: LinkId) -> &Introduced {
+        let link = self.links.get(&id).and_then(Link::introduced);
+        link.expect("only called for links whose introduction is over")
+    }
+
+    fn describe(&self, id: LinkId) -> Connection {
+        let link = self.links.get(&id).expect("only called for live links");
+        let introduced = self.introduced(id);
+        Connection {
+            link: id,
+            remote: introduced.remote(),
+            remote_nickname: introduced.features.nickname.clone(),
+            local_address: link.local,
+            remote_address: link.remote,
+            uid: introduced.uid,
+            data_key: introduced
+                .key
+                .clone()
+                .filter(|_| introduced.encrypts_data()),
+            link_encrypted: introduced.key.is_some(),
+            features: introduced.features.clone(),
+        }
+    }
+
+    /// Every channel's complete state for one link.
+    fn queue_everything(&mut self, id: LinkId) {
+        for channel in self.all_channels() {
+            self.queue(id, Topic::Neighbour(channel), Item::State);
+        }
+    }
+
+    /// Ends a link from our side.
+    pub(super) fn end_link(&mut self, id: LinkId, error: &str, ending: Ending, now: Instant) {
+        if self.links.contains_key(&id) {
+            self.forget_link(id, error, ending, now);
+            self.outputs.push_back(MeshOutput::Close { link: id });
+        }
+    }
+
+    /// Ends an old connection to a peer whose new one takes its place in our entry.
+    fn replace_link(&mut self, id: LinkId, error: &str, now: Instant) {
+        let link = self.drop_link(id, error, Ending::Ordinary, now);
+        let remote = link
+            .introduced()
+            .expect("only connections are replaced")
+            .remote();
+        self.peers.release(remote);
+        self.outputs.push_back(MeshOutput::Close { link: id });
+    }
+
+    /// A link is gone: so is what we built on it.
+    fn forget_link(&mut self, id: LinkId, error: &str, ending: Ending, now: Instant) {
+        let link = self.drop_link(id, error, ending, now);
+        self.targets_stale = true;
+        let Some(introduced) = link.introduced() else {
+            return;
+        };
+        let remote = introduced.remote();
+        self.peers.release(remote);
+        if !introduced.added {
+            return;
+        }
+        let listed = self.connections.remove(&remote);
+        assert_eq!(
+            listed,
+            Some(id),
+            "a connection is listed until it is dropped"
+        );
+        self.peers.change_own().adjacencies.remove(&remote);
+        let conn = link.label();
+        info!(%conn, "connection deleted");
+        self.collect_garbage(now);
+        self.request_routes(now);
+        self.schedule_announcement(now);
+    }
+
+    fn drop_link(&mut self, id: LinkId, error: &str, ending: Ending, now: Instant) -> Link {
+        let link = self.links.remove(&id).expect("the caller has just seen it");
+        let conn = link.label();
+        match link.introduced() {
+            None => info!(%conn, error, "connection shutting down due to error during handshake"),
+            Some(_) => info!(%conn, error, "connection shutting down due to error"),
+        }
+        if link.introduced().is_some_and(|introduced| introduced.added) {
+            self.outputs
+                .push_back(MeshOutput::ConnectionRemoved { link: id });
+        }
+        self.maker
+            .connection_ended(id, link.remote, ending, error, now, &mut self.rng);
+        link
+    }
+}

@@ -1,0 +1,387 @@
+//! The table of peers: who exists, who is linked to whom as they say it, and which entries are kept.
+//!
+//! Our own entry is one of them; it changes only by what we do. Merging what others say is in
+//! `topology`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use rand::Rng;
+use wire::PeerName;
+use wire::handshake::Features;
+use wire::topology::{ConnectionSummary, PeerSummary};
+
+use crate::shortid::{SHORT_IDS, ShortIds};
+
+/// Most entries gossip may bring us to; there are no more short ids than that. Peers connected to us
+/// are always admitted.
+pub(crate) const PEERS_MAX: usize = 4096;
+/// Most adjacencies of all peers together: a full mesh of 362 peers.
+pub(crate) const ADJACENCIES_MAX: usize = 131_072;
+/// Longest nickname kept, bytes; host names have at most 64.
+pub(crate) const NICKNAME_BYTES_MAX: usize = 255;
+/// Longest address text kept, bytes: an IPv6 address with zone and port.
+pub(crate) const ADDRESS_BYTES_MAX: usize = 64;
+
+/// One peer as far as we know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) nickname: String,
+    /// Process incarnation; 0 for a placeholder.
+    pub(crate) uid: u64,
+    /// Change counter of this entry.
+    pub(crate) version: u64,
+    pub(crate) short_id: Option<u16>,
+    /// By the other end's name.
+    pub(crate) adjacencies: BTreeMap<PeerName, Adjacency>,
+    /// Connections of ours to this peer; an entry in use is never collected.
+    references: u32,
+}
+
+/// One connection of a peer, as that peer sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Adjacency {
+    /// Text the peer gave, passed on unchanged.
+    pub(crate) remote_text: String,
+    /// The same as an address, if it is one.
+    pub(crate) remote_address: Option<SocketAddr>,
+    pub(crate) outbound: bool,
+    pub(crate) established: bool,
+}
+
+impl Adjacency {
+    /// A connection of our own.
+    pub(crate) fn new(remote: SocketAddr, outbound: bool) -> Self {
+        Self {
+            remote_text: remote.to_string(),
+            remote_address: Some(remote),
+            outbound,
+            established: false,
+        }
+    }
+
+    fn from_summary(summary: &ConnectionSummary) -> Self {
+        let remote_text = truncated(&summary.remote_address, ADDRESS_BYTES_MAX);
+        let remote_address = remote_text.parse().ok().map(canonical);
+        Self {
+            remote_text,
+            remote_address,
+            outbound: summary.outbound,
+            established: summary.established,
+        }
+    }
+}
+
+impl Peer {
+    /// An entry from what gossip says, cut to sensible sizes.
+    pub(crate) fn from_summary(summary: &PeerSummary) -> Self {
+        let known = summary
+            .connections
+            .iter()
+            .filter(|c| !c.remote.is_unknown());
+        Self {
+            nickname: truncated(&summary.nickname, NICKNAME_BYTES_MAX),
+            uid: summary.uid,
+            version: summary.version,
+            short_id: summary.short_id.filter(|id| *id < SHORT_IDS),
+            adjacencies: known
+                .map(|c| (c.remote, Adjacency::from_summary(c)))
+                .collect(),
+            references: 0,
+        }
+    }
+
+    fn placeholder() -> Self {
+        Self {
+            nickname: String::new(),
+            uid: 0,
+            version: 0,
+            short_id: None,
+            adjacencies: BTreeMap::new(),
+            references: 0,
+        }
+    }
+
+    fn to_summary(&self, name: PeerName) -> PeerSummary {
+        let connections = self
+            .adjacencies
+            .iter()
+            .map(|(remote, adjacency)| ConnectionSummary {
+                remote: *remote,
+                remote_address: adjacency.remote_text.clone(),
+                outbound: adjacency.outbound,
+                established: adjacency.established,
+            });
+        PeerSummary {
+            name,
+            nickname: self.nickname.clone(),
+            uid: self.uid,
+            version: self.version,
+            short_id: self.short_id,
+            connections: connections.collect(),
+        }
+    }
+}
+
+/// All peers known, ourselves included.
+#[derive(Debug)]
+pub(crate) struct PeerTable {
+    us: PeerName,
+    peers: BTreeMap<PeerName, Peer>,
+    short_ids: ShortIds,
+    /// Sum over all peers but ourselves.
+    adjacency_count: usize,
+}
+
+impl PeerTable {
+    /// A table with ourselves alone, at version 0.
+    pub(crate) fn new(us: PeerName, nickname: &str, uid: u64, short_id: u16) -> Self {
+        assert!(!us.is_unknown(), "our name must not be the reserved one");
+        let own = Peer {
+            nickname: truncated(nickname, NICKNAME_BYTES_MAX),
+            uid,
+            short_id: Some(short_id),
+            ..Peer::placeholder()
+        };
+        let mut short_ids = ShortIds::default();
+        short_ids.add(short_id, us);
+        Self {
+            us,
+            peers: BTreeMap::from([(us, own)]),
+            short_ids,
+            adjacency_count: 0,
+        }
+    }
+
+    /// Our own name.
+    pub(crate) fn us(&self) -> PeerName {
+        self.us
+    }
+
+    /// Our own entry.
+    pub(crate) fn own(&self) -> &Peer {
+        self.peers.get(&self.us).expect("we are in our own table")
+    }
+
+    /// Our own entry, to be changed: counts as a new version.
+    pub(crate) fn change_own(&mut self) -> &mut Peer {
+        let own = self
+            .peers
+            .get_mut(&self.us)
+            .expect("we are in our own table");
+        own.version = own.version.saturating_add(1);
+        own
+    }
+
+    /// The entry of a peer.
+    pub(crate) fn get(&self, name: PeerName) -> Option<&Peer> {
+        self.peers.get(&name)
+    }
+
+    /// All entries, ascending by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerName, &Peer)> {
+        self.peers.iter().map(|(name, peer)| (*name, peer))
+    }
+
+    /// All names, ascending.
+    pub(crate) fn names(&self) -> impl Iterator<Item = PeerName> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// Short ids and their owners.
+    pub(crate) fn short_ids(&mut self) -> &mut ShortIds {
+        &mut self.short_ids
+    }
+
+    /// The owner of a short id.
+    pub(crate) fn short_id_owner(&self, id: u16) -> Option<PeerName> {
+        self.short_ids.owner(id)
+    }
+
+    /// `name(nickname)`, as log lines and error texts name a peer.
+    pub(crate) fn label(&self, name: PeerName) -> String {
+        peer_label(name, self.get(name).map_or("", |peer| &peer.nickname))
+    }
+
+    /// Holds a peer's entry for the life of a connection, made from the introduction if there is
+    /// none (spec/mesh.md 3.5 step 2).
+    pub(crate) fn hold(&mut self, features: &Features) {
+        if !self.peers.contains_key(&features.name) {
+            let entry = Peer {
+                nickname: truncated(&features.nickname, NICKNAME_BYTES_MAX),
+                uid: features.uid,
+                short_id: features.short_id.filter(|id| *id < SHORT_IDS),
+                ..Peer::placeholder()
+            };
+            self.put(features.name, entry);
+        }
+        let entry = self
+            .peers
+            .get_mut(&features.name)
+            .expect("was there or was put there");
+        entry.references += 1;
+    }
+
+    /// Ends a hold.
+    pub(crate) fn release(&mut self, name: PeerName) {
+        let entry = self
+            .peers
+            .get_mut(&name)
+            .expect("a held entry is not collected");
+        entry.references = entry
+            .references
+            .checked_sub(1)
+            .expect("release follows hold");
+    }
+
+    /// Inserts or replaces an entry other than ours, keeping its references and the counts right.
+    fn put(&mut self, name: PeerName, mut entry: Peer) {
+        assert_ne!(name, self.us, "our entry changes only by what we do");
+        self.adjacency_count += entry.adjacencies.len();
+        if let Some(old) = self.peers.get(&name) {
+            self.adjacency_count -= old.adjacencies.len();
+            entry.references = old.references;
+            if let Some(id) = old.short_id.filter(|id| Some(*id) != entry.short_id) {
+                self.short_ids.remove(id, name);
+            }
+        }
+        if let Some(id) = entry.short_id {
+            self.short_ids.add(id, name);
+        }
+        self.peers.insert(name, entry);
+    }
+
+    /// Takes over what gossip says about a peer, if there is room. Whether it was taken.
+    pub(crate) fn accept(&mut self, name: PeerName, entry: Peer) -> bool {
+        let old = self.peers.get(&name);
+        if old.is_none() && self.peers.len() >= PEERS_MAX {
+            return false;
+        }
+        let kept = self.adjacency_count - old.map_or(0, |old| old.adjacencies.len());
+        if kept + entry.adjacencies.len() > ADJACENCIES_MAX {
+            return false;
+        }
+        self.put(name, entry);
+        true
+    }
+
+    /// Makes sure that the peers a peer is connected to have entries, as far as there is room.
+    pub(crate) fn add_placeholders(&mut self, name: PeerName) {
+        let Some(peer) = self.peers.get(&name) else {
+            return;
+        };
+        let missing: Vec<PeerName> = peer
+            .adjacencies
+            .keys()
+            .filter(|n| !self.peers.contains_key(n))
+            .copied()
+            .collect();
+        let room = PEERS_MAX.saturating_sub(self.peers.len());
+        for remote in missing.into_iter().take(room) {
+            self.put(remote, Peer::placeholder());
+        }
+    }
+
+    /// Takes another short id if a lower-named peer claims ours. Whether our entry changed.
+    pub(crate) fn contest_short_id(&mut self, rng: &mut impl Rng) -> bool {
+        let ours = self.own().short_id.expect("we always have a short id");
+        if self.short_ids.owner(ours) == Some(self.us) {
+            return false;
+        }
+        let Some(free) = self.short_ids.choose_free(rng) else {
+            return false;
+        };
+        self.short_ids.remove(ours, self.us);
+        self.short_ids.add(free, self.us);
+        self.change_own().short_id = Some(free);
+        true
+    }
+
+    /// Drops every entry that is neither reachable from us nor held (spec/mesh.md 8.5), and returns
+    /// the names and labels of what was dropped.
+    pub(crate) fn collect_garbage(&mut self) -> Vec<(PeerName, String)> {
+        let reachable = self.reachable();
+        let doomed: Vec<(PeerName, String)> = self
+            .peers
+            .iter()
+            .filter(|(name, peer)| peer.references == 0 && !reachable.contains(name))
+            .map(|(name, peer)| (*name, peer_label(*name, &peer.nickname)))
+            .collect();
+        for (name, _) in &doomed {
+            let entry = self.peers.remove(name).expect("was just listed");
+            self.adjacency_count -= entry.adjacencies.len();
+            if let Some(id) = entry.short_id {
+                self.short_ids.remove(id, *name);
+            }
+        }
+        doomed
+    }
+
+    /// Everybody found by following connections outwards from us, in the direction listed.
+    fn reachable(&self) -> BTreeSet<PeerName> {
+        let mut reached = BTreeSet::from([self.us]);
+        let mut open = vec![self.us];
+        while let Some(name) = open.pop() {
+            let Some(peer) = self.peers.get(&name) else {
+                continue;
+            };
+            for remote in peer.adjacencies.keys() {
+                if reached.insert(*remote) {
+                    open.push(*remote);
+                }
+            }
+        }
+        reached
+    }
+
+    /// The named entries in the form that travels. Names without an entry are left out.
+    pub(crate) fn summaries<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a PeerName>,
+    ) -> Vec<PeerSummary> {
+        let entries = names
+            .into_iter()
+            .filter_map(|name| Some((*name, self.peers.get(name)?)));
+        entries.map(|(name, peer)| peer.to_summary(name)).collect()
+    }
+
+    /// Whether the counts and claims agree with the entries.
+    #[cfg(test)]
+    pub(crate) fn assert_consistent(&self) {
+        let others = self.peers.iter().filter(|(name, _)| **name != self.us);
+        let count: usize = others.map(|(_, peer)| peer.adjacencies.len()).sum();
+        assert_eq!(count, self.adjacency_count);
+        for (name, peer) in &self.peers {
+            if let Some(id) = peer.short_id {
+                assert!(self.short_ids.owner(id).is_some_and(|owner| owner <= *name));
+            }
+        }
+    }
+}
+
+/// `name(nickname)`. Control characters of a foreign nickname do not reach our logs.
+pub(crate) fn peer_label(name: PeerName, nickname: &str) -> String {
+    let printable = |c: char| {
+        if c.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    format!(
+        "{name}({})",
+        nickname.chars().map(printable).collect::<String>()
+    )
+}
+
+/// An address with IPv4-mapped IPv6 undone.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
+fn truncated(text: &str, bytes_max: usize) -> String {
+    text[..text.floor_char_boundary(bytes_max)].to_owned()
+}
