@@ -1,0 +1,236 @@
+//! What containers do to each other: ping, TCP with a checksum, broadcast and multicast.
+//!
+//! All payload is made of [`MARKER`], so that it can be recognised on the underlay.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use super::capture::MARKER;
+use super::namespace::{Namespace, run, text};
+use super::patience::{LONG, wait_for};
+
+/// How long listeners go on after the last expected datagram, to see duplicates.
+const SETTLE: Duration = Duration::from_millis(700);
+
+/// The result of one `ping` run.
+#[derive(Debug)]
+pub(crate) struct Pings {
+    /// What `ping` printed.
+    pub(crate) text: String,
+    /// Answers.
+    pub(crate) received: usize,
+}
+
+/// Sends `count` pings of `size_bytes` payload, extra options before the address.
+pub(crate) fn ping(from: &Namespace, to: &str, count: usize, options: &[&str]) -> Pings {
+    let pattern: String = MARKER.iter().map(|byte| format!("{byte:02x}")).collect();
+    let output = run(from
+        .command("ping")
+        .args([
+            "-n",
+            "-i",
+            "0.2",
+            "-W",
+            "2",
+            "-c",
+            &count.to_string(),
+            "-p",
+            &pattern,
+        ])
+        .args(options)
+        .arg(to));
+    let text = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    let received = text
+        .split(", ")
+        .find_map(|part| part.strip_suffix(" received")?.trim().parse().ok())
+        .unwrap_or(0);
+    Pings { text, received }
+}
+
+/// Pings until there is an answer.
+pub(crate) fn wait_ping(from: &Namespace, to: &str) {
+    wait_for(&format!("a ping from {} to {to}", from.name()), || {
+        let pings = ping(from, to, 1, &["-W", "1"]);
+        if pings.received == 1 {
+            Ok(())
+        } else {
+            Err(pings.text)
+        }
+    });
+}
+
+/// Ten pings, all answered.
+pub(crate) fn assert_pings(from: &Namespace, to: &str) {
+    let pings = ping(from, to, 10, &[]);
+    assert_eq!(
+        pings.received,
+        10,
+        "{} to {to}: {}",
+        from.name(),
+        pings.text
+    );
+}
+
+/// Three pings, none answered.
+pub(crate) fn assert_no_pings(from: &Namespace, to: &str) {
+    let pings = ping(from, to, 3, &["-W", "1"]);
+    assert_eq!(pings.received, 0, "{} to {to}: {}", from.name(), pings.text);
+}
+
+/// Moves `size_bytes` by TCP and compares what arrives with what was sent.
+pub(crate) fn transfer(from: &Namespace, to: &Namespace, address: &str, size_bytes: usize) {
+    let address: IpAddr = address.parse().expect("an address");
+    let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
+    let port = listener.local_addr().expect("bound").port();
+    let sent = payload(size_bytes);
+    let received = std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let mut stream = accept(&listener);
+            stream.set_read_timeout(Some(LONG)).expect("a valid time");
+            let mut received = Vec::with_capacity(size_bytes);
+            stream
+                .read_to_end(&mut received)
+                .expect("the stream ends well");
+            received
+        });
+        from.within(|| {
+            let target = SocketAddr::new(address, port);
+            let mut stream = match TcpStream::connect_timeout(&target, LONG) {
+                Ok(stream) => stream,
+                Err(error) => panic!("{} to {target}: {error}", from.name()),
+            };
+            stream.set_write_timeout(Some(LONG)).expect("a valid time");
+            stream
+                .write_all(&sent)
+                .expect("the stream takes everything");
+        });
+        receiver.join().expect("the receiver saw no error")
+    });
+    assert_eq!(received.len(), sent.len(), "bytes received");
+    assert_eq!(
+        checksum(&received),
+        checksum(&sent),
+        "checksum of the bytes received"
+    );
+}
+
+/// Accepts one connection, and gives up at some time where `accept` would wait for ever.
+fn accept(listener: &TcpListener) -> TcpStream {
+    listener
+        .set_nonblocking(true)
+        .expect("an option of every socket");
+    let (stream, _) = wait_for("a connection", || {
+        listener.accept().map_err(|error| error.to_string())
+    });
+    stream
+        .set_nonblocking(false)
+        .expect("an option of every socket");
+    stream
+}
+
+/// Marker, running number, and bytes that follow from the number.
+fn payload(size_bytes: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size_bytes + 64);
+    let mut number = 0x9e37_79b9_7f4a_7c15_u64;
+    while bytes.len() < size_bytes {
+        bytes.extend_from_slice(MARKER);
+        for _ in 0..6 {
+            number ^= number << 13;
+            number ^= number >> 7;
+            number ^= number << 17;
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+    }
+    bytes.truncate(size_bytes);
+    bytes
+}
+
+/// FNV-1a, which notices bytes that change places.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// A container that listens to one group or broadcast address.
+pub(crate) struct Listener {
+    socket: UdpSocket,
+}
+
+impl Listener {
+    /// Listens inside `namespace`, joining `group` on the interface with `own` if it is multicast.
+    pub(crate) fn new(namespace: &Namespace, group: Ipv4Addr, own: Ipv4Addr, port: u16) -> Self {
+        let socket = namespace.within(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("the port is free");
+            if group.is_multicast() {
+                socket
+                    .join_multicast_v4(&group, &own)
+                    .expect("the interface takes part");
+            }
+            socket
+        });
+        socket.set_read_timeout(Some(SETTLE)).expect("a valid time");
+        Self { socket }
+    }
+
+    /// Copies of each numbered datagram, counted until nothing comes for a while.
+    fn copies(&self, count: usize) -> Vec<usize> {
+        let mut copies = vec![0; count];
+        let mut bytes = [0; 64];
+        while let Ok((length, _)) = self.socket.recv_from(&mut bytes) {
+            let number = bytes[..length]
+                .strip_prefix(MARKER.as_slice())
+                .map(<[u8]>::first);
+            if let Some(copy) = number
+                .flatten()
+                .and_then(|n| copies.get_mut(usize::from(*n)))
+            {
+                *copy += 1;
+            }
+        }
+        copies
+    }
+}
+
+/// Sends numbered datagrams to `target` from the address `own` inside `namespace`.
+fn shout(namespace: &Namespace, own: Ipv4Addr, target: Ipv4Addr, port: u16, count: u8) {
+    namespace.within(|| {
+        let socket = UdpSocket::bind((own, 0)).expect("the address is there");
+        socket.set_broadcast(true).expect("a socket may broadcast");
+        socket
+            .set_multicast_loop_v4(false)
+            .expect("an option of every socket");
+        for number in 0..count {
+            let datagram = [MARKER.as_slice(), &[number]].concat();
+            socket
+                .send_to(&datagram, (target, port))
+                .expect("there is a route");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+}
+
+/// Shouts from one container until all listeners hear it, then shouts twenty times and asserts that
+/// every listener got exactly one copy of each.
+pub(crate) fn assert_heard_once(
+    from: &Namespace,
+    own: Ipv4Addr,
+    target: Ipv4Addr,
+    port: u16,
+    listeners: &[Listener],
+) {
+    wait_for(&format!("a shout to {target} to be heard by all"), || {
+        shout(from, own, target, port, 1);
+        let heard: Vec<Vec<usize>> = listeners.iter().map(|l| l.copies(1)).collect();
+        if heard.iter().all(|copies| copies[0] > 0) {
+            Ok(())
+        } else {
+            Err(format!("{heard:?}"))
+        }
+    });
+    shout(from, own, target, port, 20);
+    for (index, listener) in listeners.iter().enumerate() {
+        assert_eq!(listener.copies(20), [1; 20], "copies at listener {index}");
+    }
+}
