@@ -2,12 +2,12 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::namespace::{Namespace, signal};
+use super::namespace::{Namespace, run, signal, text};
 use super::patience::Stopwatch;
 
 /// Sixteen bytes that every container payload of the tests is made of.
@@ -61,6 +61,18 @@ impl Capture {
         }
         self.end();
         std::fs::read(&self.file).expect("tcpdump wrote its file")
+    }
+
+    /// Ends the capture and returns what of it a tcpdump filter lets through, one packet per line.
+    pub(crate) fn matching(self, filter: &str) -> String {
+        let file = self.file.clone();
+        self.stop();
+        let output = run(Command::new("tcpdump")
+            .args(["-n", "-Z", "root", "-r"])
+            .arg(file)
+            .arg(filter));
+        assert!(output.status.success(), "tcpdump reads its own file");
+        text(&output.stdout)
     }
 
     /// Ends the capture and counts how often container payload appears in it.
