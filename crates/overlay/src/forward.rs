@@ -4,6 +4,11 @@
 //! A captured frame: `decide_captured`. A frame out of a datagram: `decide_received`. Each copy to a
 //! neighbour: `tunnel_to`, then `choose_path`.
 
+pub mod capture;
+pub mod egress;
+pub mod program;
+pub mod receive;
+
 use std::sync::Arc;
 
 use wire::PeerName;

@@ -39,6 +39,12 @@ impl Fragmenter {
         })
     }
 
+    /// Length of the frame `write_next` will write. `None`: no more.
+    pub fn next_bytes(&self) -> Option<usize> {
+        let rest = self.payload_bytes - self.next;
+        (rest > 0).then(|| ETHERNET_BYTES + self.header_bytes + rest.min(self.piece_bytes))
+    }
+
     /// Writes the next piece of the same frame to the front of `out`, which must have room for
     /// MTU + 14 bytes; returns its length. `None`: no more.
     pub fn write_next(&mut self, frame: &[u8], out: &mut [u8]) -> Option<usize> {

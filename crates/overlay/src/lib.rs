@@ -6,10 +6,12 @@
 //! `replay`) is pure code run by data-plane threads; it reads a [`table::ForwardingTable`] and never
 //! asks the control half anything.
 
+pub mod datagram;
 pub mod forward;
 pub mod fragment;
 pub mod icmp;
 pub mod mac;
+pub mod merge;
 pub mod overlay;
 pub mod pmtu;
 pub mod replay;

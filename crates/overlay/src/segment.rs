@@ -177,6 +177,11 @@ impl SuperFrame {
         self.headers + self.segment.min(self.payload)
     }
 
+    /// Length of the `index`-th of them, bytes.
+    pub fn frame_bytes_of(&self, index: usize) -> usize {
+        self.headers + self.segment.min(self.payload - index * self.segment)
+    }
+
     /// Writes the `index`-th of them to the front of `out`, which must have room for
     /// `frame_bytes()`; returns its length.
     pub fn write(&self, frame: &[u8], index: usize, out: &mut [u8]) -> usize {

@@ -1,0 +1,323 @@
+//! Sealing and opening the datagrams of one tunnel, and batching them for the kernel.
+//!
+//! A [`Session`] holds what a tunnel's datagrams share: keys, counters, replay window. A [`Lane`]
+//! collects the datagrams for one tunnel and one path in one contiguous buffer; flushing seals them
+//! in place and hands them out in runs that one UDP GSO call can send. Layout: `wire::sleeve`,
+//! spec/sleeve.md 2, 3 and 8.3.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nacl::DirectionKey;
+use wire::PeerName;
+use wire::sleeve::{
+    COUNTER_DF_BIT, DatagramError, FRAME_HEADER_BYTES, PLAIN_HEADER_BYTES, SEALED_HEADER_BYTES,
+    UDP_PAYLOAD_MAX_BYTES, nonce_prefix, parse_sealed_body, write_frame_header,
+};
+
+use crate::replay::ReplayWindow;
+use crate::table::{Tunnel, TunnelId};
+
+/// Most datagrams the kernel takes in one call (the limit of older kernels).
+pub const RUN_DATAGRAMS_MAX: usize = 64;
+/// Frames packed into one datagram at most.
+const FRAMES_MAX: usize = 100;
+/// Datagrams a lane holds at most before it must be flushed.
+const LANE_DATAGRAMS_MAX: usize = 256;
+/// Room for two full runs, so that a super-frame never has to wait for a flush in its middle.
+const LANE_BYTES: usize = 2 * 65_536 + 4096;
+/// Counters stop here, far enough below 2^63 that both threads together cannot pass it.
+pub const COUNTER_MAX: u64 = (1 << 63) - (1 << 32);
+
+/// What all datagrams of one tunnel share, in both directions and on all threads.
+///
+/// Invariant: no number of a sequence space is handed out twice while the session lives.
+pub struct Session {
+    /// The tunnel's identity.
+    pub id: TunnelId,
+    /// The neighbour.
+    pub remote: PeerName,
+    keys: Option<Keys>,
+    df_counter: AtomicU64,
+    non_df_counter: AtomicU64,
+    /// Used by the receiving thread only; the lock is never contended.
+    replay: Mutex<ReplayWindow>,
+}
+
+struct Keys {
+    seal: DirectionKey,
+    open: DirectionKey,
+}
+
+impl Session {
+    /// A fresh session: counters at zero, nothing received.
+    pub fn new(tunnel: &Tunnel) -> Self {
+        let keys = tunnel.key.as_deref().map(|key| Keys {
+            seal: DirectionKey::new(key, nonce_prefix(tunnel.outbound, false)),
+            open: DirectionKey::new(key, nonce_prefix(!tunnel.outbound, false)),
+        });
+        Self {
+            id: tunnel.id,
+            remote: tunnel.remote,
+            keys,
+            df_counter: AtomicU64::new(0),
+            non_df_counter: AtomicU64::new(0),
+            replay: Mutex::new(ReplayWindow::new()),
+        }
+    }
+
+    /// The same, with both counters further on; for tests of their end.
+    pub fn with_counters_at(tunnel: &Tunnel, next: u64) -> Self {
+        let session = Self::new(tunnel);
+        session.df_counter.store(next, Relaxed);
+        session.non_df_counter.store(next, Relaxed);
+        session
+    }
+
+    /// Whether datagrams are sealed.
+    pub const fn is_encrypted(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Bytes of a datagram in front of its first frame header.
+    pub const fn header_bytes(&self) -> usize {
+        if self.keys.is_some() {
+            SEALED_HEADER_BYTES
+        } else {
+            PLAIN_HEADER_BYTES
+        }
+    }
+
+    /// Reserves `count` numbers of one space; returns the first. `None`: the space is used up.
+    pub fn reserve(&self, is_df: bool, count: usize) -> Option<u64> {
+        let counter = if is_df {
+            &self.df_counter
+        } else {
+            &self.non_df_counter
+        };
+        let first = counter.fetch_add(count as u64, Relaxed);
+        (first < COUNTER_MAX).then_some(first)
+    }
+
+    /// Completes a datagram whose frames are in place behind `header_bytes()` of room: writes the
+    /// sender's name and, if encrypted, the counter, and seals.
+    pub fn seal(&self, us: PeerName, is_df: bool, number: u64, datagram: &mut [u8]) {
+        datagram[..PLAIN_HEADER_BYTES].copy_from_slice(&us.to_bytes());
+        let Some(keys) = &self.keys else { return };
+        let field = number | if is_df { COUNTER_DF_BIT } else { 0 };
+        let (counter, sealed) = datagram[PLAIN_HEADER_BYTES..]
+            .split_first_chunk_mut()
+            .expect("a datagram has room for its header");
+        *counter = field.to_be_bytes();
+        keys.seal.seal_in_place(field, sealed);
+    }
+
+    /// Opens a whole datagram in place; its frames are then at `header_bytes()..`. `Ok(false)`: it
+    /// is authentic but was received before.
+    pub fn open(&self, datagram: &mut [u8]) -> Result<bool, DatagramError> {
+        let Some(keys) = &self.keys else {
+            return Ok(true);
+        };
+        let body = datagram
+            .get_mut(PLAIN_HEADER_BYTES..)
+            .ok_or(DatagramError::NoSender)?;
+        let (field, sealed) = parse_sealed_body(body)?;
+        keys.open
+            .open_in_place(field, sealed)
+            .map_err(|_| DatagramError::Undecryptable)?;
+        let mut window = self.replay.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(window.accept(field))
+    }
+}
+
+/// A frame does not fit its datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameTooBig {
+    /// Largest UDP payload allowed, bytes.
+    pub limit_bytes: usize,
+}
+
+/// Datagrams under way to one neighbour on one path, in one buffer, one behind the other.
+pub struct Lane {
+    buffer: Box<[u8]>,
+    /// Where each finished datagram ends.
+    ends: Vec<usize>,
+    /// Where the unfinished datagram ends; equal to its start when there is none.
+    filled: usize,
+    frames: usize,
+    hop: Option<(Arc<Session>, Arc<Tunnel>)>,
+    is_df: bool,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Lane {
+    /// An idle lane.
+    pub fn new() -> Self {
+        Self {
+            buffer: vec![0; LANE_BYTES].into_boxed_slice(),
+            ends: Vec::with_capacity(LANE_DATAGRAMS_MAX),
+            filled: 0,
+            frames: 0,
+            hop: None,
+            is_df: false,
+        }
+    }
+
+    /// Whether it belongs to this tunnel and path now.
+    pub fn serves(&self, id: TunnelId, is_df: bool) -> bool {
+        self.is_df == is_df
+            && self
+                .hop
+                .as_ref()
+                .is_some_and(|(session, _)| session.id == id)
+    }
+
+    /// The tunnel it belongs to now.
+    pub fn tunnel_id(&self) -> Option<TunnelId> {
+        self.hop.as_ref().map(|(session, _)| session.id)
+    }
+
+    /// Whether it belongs to nobody.
+    pub const fn is_idle(&self) -> bool {
+        self.hop.is_none()
+    }
+
+    /// Assigns an idle lane.
+    pub fn begin(&mut self, session: &Arc<Session>, tunnel: &Arc<Tunnel>, is_df: bool) {
+        self.hop = Some((Arc::clone(session), Arc::clone(tunnel)));
+        self.is_df = is_df;
+    }
+
+    /// Whether another frame of any size can be appended without flushing first.
+    pub fn has_room(&self) -> bool {
+        self.buffer.len() - self.start() >= 65_536 && self.ends.len() + 1 < LANE_DATAGRAMS_MAX
+    }
+
+    /// Appends one frame that `write` puts into the slice it is given, of exactly `frame_bytes`.
+    /// The caller has made sure that the lane is assigned and has room.
+    pub fn append(
+        &mut self,
+        origin: PeerName,
+        destination: PeerName,
+        frame_bytes: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> Result<(), FrameTooBig> {
+        let (session, tunnel) = self.hop.as_ref().expect("the lane is assigned");
+        let header_bytes = session.header_bytes();
+        let shared_limit = tunnel.max_payload_bytes.min(UDP_PAYLOAD_MAX_BYTES);
+        let limit_bytes = if self.is_df {
+            shared_limit
+        } else {
+            UDP_PAYLOAD_MAX_BYTES
+        };
+        let needed = FRAME_HEADER_BYTES + frame_bytes;
+        if header_bytes + needed > limit_bytes {
+            return Err(FrameTooBig { limit_bytes });
+        }
+        let open_bytes = self.filled - self.start();
+        if open_bytes > 0 && (open_bytes + needed > shared_limit || self.frames >= FRAMES_MAX) {
+            self.close();
+        }
+        if self.filled == self.start() {
+            self.filled += header_bytes;
+        }
+        let (header, frame) = self.buffer[self.filled..self.filled + needed]
+            .split_first_chunk_mut()
+            .expect("needed covers the header");
+        let length = u16::try_from(frame_bytes).expect("the limit is below 64 KiB");
+        write_frame_header(header, origin, destination, length);
+        write(frame);
+        self.filled += needed;
+        self.frames += 1;
+        Ok(())
+    }
+
+    /// Finishes the datagram under construction, if any.
+    pub fn close(&mut self) {
+        if self.filled > self.start() {
+            self.ends.push(self.filled);
+            self.frames = 0;
+        }
+    }
+
+    fn start(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Seals everything, hands it out run by run (bytes, and the size of each datagram but the
+    /// last) and leaves the lane idle. False: the tunnel's counters are used up, all was dropped.
+    pub fn flush(
+        &mut self,
+        us: PeerName,
+        mut send: impl FnMut(&Tunnel, bool, &[u8], usize),
+    ) -> bool {
+        self.close();
+        let Some((session, tunnel)) = self.hop.take() else {
+            return true;
+        };
+        let first = session.reserve(self.is_df, self.ends.len());
+        if let Some(first) = first {
+            let mut start = 0;
+            for (number, &end) in (first..).zip(&self.ends) {
+                session.seal(us, self.is_df, number, &mut self.buffer[start..end]);
+                start = end;
+            }
+            let mut rest = self.ends.as_slice();
+            let mut start = 0;
+            while let Some(run) = Run::first_of(start, rest) {
+                send(
+                    &tunnel,
+                    self.is_df,
+                    &self.buffer[start..run.end],
+                    run.datagram_bytes,
+                );
+                start = run.end;
+                rest = &rest[run.count..];
+            }
+        }
+        self.ends.clear();
+        self.filled = 0;
+        self.frames = 0;
+        first.is_some()
+    }
+}
+
+/// Consecutive datagrams one GSO call can send: equal sizes, the last may be shorter.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    count: usize,
+    end: usize,
+    datagram_bytes: usize,
+}
+
+impl Run {
+    fn first_of(start: usize, ends: &[usize]) -> Option<Self> {
+        let first = *ends.first()?;
+        let mut run = Self {
+            count: 1,
+            end: first,
+            datagram_bytes: first - start,
+        };
+        for &end in &ends[1..] {
+            let bytes = end - run.end;
+            let is_full = run.count == RUN_DATAGRAMS_MAX || end - start > UDP_PAYLOAD_MAX_BYTES;
+            if is_full || bytes > run.datagram_bytes {
+                break;
+            }
+            run.count += 1;
+            run.end = end;
+            if bytes < run.datagram_bytes {
+                break;
+            }
+        }
+        Some(run)
+    }
+}
+
+#[cfg(test)]
+mod tests;

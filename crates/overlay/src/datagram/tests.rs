@@ -1,0 +1,265 @@
+use nacl::SessionKey;
+use proptest::prelude::*;
+use wire::sleeve::Frames;
+
+use super::*;
+use crate::testing::{sleeve_vectors, unhex, vectors};
+
+const US: PeerName = PeerName::from_u64(0x0200_0000_0a01);
+const REMOTE: PeerName = PeerName::from_u64(0x0200_0000_0b02);
+
+fn key(hex: &str) -> Arc<SessionKey> {
+    Arc::new(SessionKey::from_bytes(unhex(hex).try_into().unwrap()))
+}
+
+fn tunnel(key: Option<Arc<SessionKey>>, outbound: bool) -> Tunnel {
+    Tunnel {
+        id: TunnelId(1),
+        remote: REMOTE,
+        key,
+        outbound,
+        remote_address: None,
+        carries_traffic: true,
+        mtu_bytes: 1414,
+        max_payload_bytes: 1472,
+        stack_frag: true,
+    }
+}
+
+fn name(value: &serde_json::Value) -> PeerName {
+    PeerName::from_bytes(unhex(value.as_str().unwrap()).try_into().unwrap())
+}
+
+/// A lane that serves a new session of this tunnel.
+fn lane(tunnel: Tunnel, is_df: bool) -> (Lane, Arc<Session>) {
+    let session = Arc::new(Session::new(&tunnel));
+    let mut lane = Lane::new();
+    lane.begin(&session, &Arc::new(tunnel), is_df);
+    (lane, session)
+}
+
+/// All datagrams of a lane, and how many calls they took.
+fn flush(lane: &mut Lane) -> (Vec<Vec<u8>>, usize) {
+    let mut datagrams = Vec::new();
+    let mut calls = 0;
+    assert!(lane.flush(US, |_, _, bytes, size| {
+        datagrams.extend(bytes.chunks(size).map(<[u8]>::to_vec));
+        calls += 1;
+    }));
+    (datagrams, calls)
+}
+
+fn append(lane: &mut Lane, frame: &[u8]) -> Result<(), FrameTooBig> {
+    lane.append(US, REMOTE, frame.len(), |out| out.copy_from_slice(frame))
+}
+
+/// Builds the datagram of a vector's frames.
+fn build(lane: &mut Lane, input: &serde_json::Value) -> Vec<u8> {
+    for frame in input["frames"].as_array().unwrap() {
+        let bytes = unhex(frame["frame"].as_str().unwrap());
+        let (src, dst) = (name(&frame["src"]), name(&frame["dst"]));
+        lane.append(src, dst, bytes.len(), |out| out.copy_from_slice(&bytes))
+            .unwrap();
+    }
+    let (datagrams, _) = flush(lane);
+    assert_eq!(datagrams.len(), 1);
+    datagrams.concat()
+}
+
+#[test]
+fn vectors_in_clear_are_built_and_read_as_the_original_does() {
+    let vectors = sleeve_vectors("sleeve-plain");
+    assert_eq!(vectors.len(), 5);
+    for vector in vectors {
+        let (mut lane, session) = lane(tunnel(None, true), true);
+        let mut datagram = build(&mut lane, &vector["input"]);
+        assert_eq!(
+            datagram,
+            unhex(vector["expect"].as_str().unwrap()),
+            "{vector}"
+        );
+        assert_eq!(session.open(&mut datagram), Ok(true));
+        let frames = Frames::new(&datagram[session.header_bytes()..]);
+        let expected = vector["input"]["frames"].as_array().unwrap();
+        assert_eq!(frames.count(), expected.len());
+    }
+}
+
+#[test]
+fn encrypted_vectors_are_built_and_opened_as_the_original_does() {
+    let vectors = sleeve_vectors("sleeve-encrypted");
+    assert_eq!(vectors.len(), 8);
+    for vector in vectors {
+        let input = &vector["input"];
+        let key = key(input["session_key"].as_str().unwrap());
+        let outbound = input["sender_outbound"].as_bool().unwrap();
+        let is_df = input["df"].as_bool().unwrap();
+        let sender = tunnel(Some(Arc::clone(&key)), outbound);
+        let number = input["sequence"].as_u64().unwrap();
+        let session = Arc::new(Session::with_counters_at(&sender, number));
+        let mut lane = Lane::new();
+        lane.begin(&session, &Arc::new(sender), is_df);
+        let mut datagram = build(&mut lane, input);
+        assert_eq!(
+            datagram,
+            unhex(vector["expect"]["packet"].as_str().unwrap()),
+            "{vector}"
+        );
+        let receiver = Session::new(&tunnel(Some(key), !outbound));
+        assert_eq!(receiver.open(&mut datagram), Ok(true));
+        let plaintext = unhex(vector["expect"]["plaintext"].as_str().unwrap());
+        assert_eq!(datagram[receiver.header_bytes()..], plaintext);
+    }
+}
+
+#[test]
+fn replayed_packets_are_told_from_fresh_ones() {
+    let text = include_str!("../../testdata/sleeve_replay.json");
+    let vector = vectors(text, "replay-packets").remove(0);
+    let input = &vector["input"];
+    let key = key(input["session_key"].as_str().unwrap());
+    let receiver = Session::new(&tunnel(
+        Some(key),
+        input["receiver_outbound"].as_bool().unwrap(),
+    ));
+    let packets = input["packets"].as_array().unwrap();
+    for (packet, expect) in packets.iter().zip(vector["expect"].as_array().unwrap()) {
+        let mut packet = unhex(packet.as_str().unwrap());
+        assert_eq!(
+            receiver.open(&mut packet),
+            Ok(expect == "delivered"),
+            "{vector}"
+        );
+    }
+}
+
+#[test]
+fn tampered_short_and_foreign_datagrams_do_not_open() {
+    let key = key(&"42".repeat(32));
+    let (mut lane, _) = lane(tunnel(Some(Arc::clone(&key)), true), true);
+    append(&mut lane, &[7; 100]).unwrap();
+    let (datagrams, _) = flush(&mut lane);
+    let receiver = Session::new(&tunnel(Some(key), false));
+    for at in 6..datagrams[0].len() {
+        let mut bad = datagrams[0].clone();
+        bad[at] ^= 1;
+        assert_eq!(receiver.open(&mut bad), Err(DatagramError::Undecryptable));
+    }
+    for len in 6..30 {
+        assert!(
+            receiver.open(&mut datagrams[0][..len].to_vec()).is_err(),
+            "{len}"
+        );
+    }
+    assert_eq!(receiver.open(&mut datagrams[0].clone()), Ok(true));
+}
+
+#[test]
+fn small_frames_share_a_datagram_up_to_the_limits() {
+    let (mut lane, _) = lane(tunnel(None, true), true);
+    for _ in 0..250 {
+        append(&mut lane, &[1; 1]).unwrap();
+    }
+    let (datagrams, _) = flush(&mut lane);
+    let counts: Vec<_> = datagrams
+        .iter()
+        .map(|d| Frames::new(&d[6..]).count())
+        .collect();
+    assert_eq!(counts, [97, 97, 56]);
+    assert!(datagrams.iter().all(|d| d.len() <= 1472));
+}
+
+#[test]
+fn frame_beyond_the_limit_of_its_path_is_refused() {
+    let (mut df, _) = lane(tunnel(None, true), true);
+    let limit = 1472 - 6 - 14;
+    assert_eq!(append(&mut df, &vec![0; limit]), Ok(()));
+    assert_eq!(
+        append(&mut df, &vec![0; limit + 1]),
+        Err(FrameTooBig { limit_bytes: 1472 })
+    );
+    let (mut non_df, _) = lane(tunnel(None, true), false);
+    assert_eq!(append(&mut non_df, &[0; 65_487]), Ok(()));
+    assert_eq!(
+        append(&mut non_df, &[0; 65_488]),
+        Err(FrameTooBig {
+            limit_bytes: 65_507
+        })
+    );
+    // Sharing is limited to the DF size on either path.
+    append(&mut non_df, &[0; 100]).unwrap();
+    let (datagrams, _) = flush(&mut non_df);
+    assert_eq!(datagrams.len(), 2);
+}
+
+#[test]
+fn equal_datagrams_leave_in_one_call_and_a_shorter_one_ends_it() {
+    let (mut lane, _) = lane(tunnel(None, true), true);
+    for size in [1000, 1000, 1000, 900, 1000, 1200, 1200] {
+        append(&mut lane, &vec![0; size]).unwrap();
+        lane.close();
+    }
+    let (datagrams, calls) = flush(&mut lane);
+    assert_eq!(datagrams.len(), 7);
+    assert_eq!(calls, 3);
+}
+
+#[test]
+fn call_never_exceeds_what_the_kernel_takes() {
+    let (mut lane, _) = lane(tunnel(None, true), true);
+    for _ in 0..90 {
+        assert!(lane.has_room() || lane.ends.len() > 40);
+        if lane.has_room() {
+            append(&mut lane, &[0; 1452]).unwrap();
+        }
+    }
+    let mut total = 0;
+    lane.flush(US, |_, _, bytes, size| {
+        assert!(bytes.len() <= UDP_PAYLOAD_MAX_BYTES && bytes.len().div_ceil(size) <= 64);
+        total += bytes.len();
+    });
+    assert!(total > 44 * 1472);
+}
+
+#[test]
+fn numbers_end_before_the_space_does() {
+    let tunnel = tunnel(Some(key(&"42".repeat(32))), true);
+    let session = Arc::new(Session::with_counters_at(&tunnel, COUNTER_MAX));
+    let mut lane = Lane::new();
+    lane.begin(&session, &Arc::new(tunnel), true);
+    append(&mut lane, &[0; 60]).unwrap();
+    assert!(!lane.flush(US, |_, _, _, _| panic!("nothing may leave")));
+    assert!(lane.is_idle());
+}
+
+proptest! {
+    #[test]
+    fn frames_come_out_as_they_went_in(
+        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1400), 1..60),
+        encrypted: bool,
+        is_df: bool,
+    ) {
+        let key = encrypted.then(|| key(&"42".repeat(32)));
+        let (mut lane, _) = lane(tunnel(key.clone(), true), is_df);
+        let receiver = Session::new(&tunnel(key, false));
+        for frame in &frames {
+            append(&mut lane, frame).unwrap();
+        }
+        let (datagrams, _) = flush(&mut lane);
+        let mut received = Vec::new();
+        for mut datagram in datagrams {
+            prop_assert!(datagram.len() <= 1472);
+            prop_assert_eq!(receiver.open(&mut datagram), Ok(true));
+            let body = &datagram[receiver.header_bytes()..];
+            received.extend(Frames::new(body).map(|frame| frame.unwrap().frame.to_vec()));
+        }
+        prop_assert_eq!(received, frames);
+    }
+
+    #[test]
+    fn any_datagram_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        let key = key(&"42".repeat(32));
+        let _ = Session::new(&tunnel(Some(key), false)).open(&mut bytes);
+        let _ = Session::new(&tunnel(None, false)).open(&mut bytes);
+    }
+}

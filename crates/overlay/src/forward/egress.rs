@@ -1,0 +1,250 @@
+//! Sending copies of frames to neighbours: path choice, ICMP answers, fragmentation, batching
+//! (spec/sleeve.md 8). Each thread has its own.
+
+use std::ops::Range;
+
+use wire::PeerName;
+use wire::sleeve::{DatagramError, UDP_PAYLOAD_MAX_BYTES};
+
+use crate::datagram::{FrameTooBig, Lane};
+use crate::forward::program::{Counters, Hop};
+use crate::forward::{DropReason, IpClass, Path, choose_path};
+use crate::fragment::Fragmenter;
+use crate::icmp;
+use crate::segment::{SuperFrame, VnetHeader};
+use crate::table::{Tunnel, TunnelEvent};
+
+/// Tunnels and paths that can batch at the same time; more make some flush early.
+const LANES: usize = 8;
+
+/// What the pure paths need done: sockets and the TAP in a thread, vectors in a test.
+pub trait Outlet {
+    /// Sends datagrams, each of `datagram_bytes` but the last, which may be shorter, to
+    /// `tunnel.remote_address`.
+    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize);
+    /// Writes one frame, made of these ranges of the arena, to the TAP.
+    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]);
+    /// Tells the control half.
+    fn report(&mut self, event: TunnelEvent);
+    /// Says that a neighbour sent something malformed.
+    fn complain(&mut self, sender: PeerName, error: DatagramError);
+}
+
+/// Who a frame is from and for, as its header in the datagram says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Envelope {
+    /// Where it entered the overlay.
+    pub origin: PeerName,
+    /// Where it leaves.
+    pub destination: PeerName,
+    /// Whether this is one of several copies of a broadcast.
+    pub is_copy: bool,
+}
+
+/// A frame to send: as it is, or to be cut first.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'f> {
+    /// The bytes.
+    pub frame: &'f [u8],
+    /// How to cut, if it is a super-frame.
+    pub cut: Option<&'f SuperFrame>,
+}
+
+/// What the sender of a frame must be told.
+#[derive(Clone, Copy)]
+pub struct Answer {
+    bytes: [u8; icmp::ANSWER_BYTES_MAX],
+    len: usize,
+}
+
+impl Answer {
+    /// The Ethernet frame to inject or send back.
+    pub fn frame(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Frames on their way out, batched per tunnel and path.
+pub struct Egress {
+    lanes: Vec<Lane>,
+    /// The lane to sacrifice when all are taken.
+    victim: usize,
+    /// Room for one segment that must be cut again or quoted.
+    scratch: Box<[u8]>,
+}
+
+impl Default for Egress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Egress {
+    /// With all buffers allocated and idle.
+    pub fn new() -> Self {
+        let lanes = (0..LANES).map(|_| Lane::new()).collect();
+        Self {
+            lanes,
+            victim: 0,
+            scratch: vec![0; 65_536 + 14].into_boxed_slice(),
+        }
+    }
+
+    /// Sends one copy. Returns the ICMP answer owed to its sender, if any.
+    pub fn send(
+        &mut self,
+        us: PeerName,
+        hop: Hop<'_>,
+        envelope: Envelope,
+        outgoing: Outgoing<'_>,
+        counters: &Counters,
+        outlet: &mut impl Outlet,
+    ) -> Option<Answer> {
+        let Outgoing { frame, cut } = outgoing;
+        let frame_bytes = cut.map_or(frame.len(), SuperFrame::frame_bytes);
+        let path = choose_path(
+            IpClass::of(frame),
+            frame_bytes,
+            hop.tunnel,
+            envelope.is_copy,
+        );
+        let mut batch = Batch {
+            us,
+            hop,
+            envelope,
+            counters,
+            outlet,
+        };
+        match path {
+            Path::Df => self.append_all(&mut batch, true, outgoing),
+            Path::NonDf => self.append_all(&mut batch, false, outgoing),
+            Path::Fragment => self.append_fragments(&mut batch, outgoing),
+            Path::Drop(reason) => counters.count(reason),
+            Path::AnswerTooBig => {
+                counters.count(DropReason::TooBig);
+                let first = match cut {
+                    None => frame,
+                    Some(cut) => {
+                        let len = cut.write(frame, 0, &mut self.scratch);
+                        &self.scratch[..len]
+                    }
+                };
+                let mut bytes = [0; icmp::ANSWER_BYTES_MAX];
+                let len = icmp::frag_needed(first, hop.tunnel.mtu_bytes, &mut bytes)?;
+                return Some(Answer { bytes, len });
+            }
+        }
+        None
+    }
+
+    /// Seals and sends everything.
+    pub fn flush(&mut self, us: PeerName, counters: &Counters, outlet: &mut impl Outlet) {
+        for lane in &mut self.lanes {
+            flush_lane(lane, us, counters, outlet);
+        }
+    }
+
+    fn append_all<O: Outlet>(
+        &mut self,
+        batch: &mut Batch<'_, O>,
+        is_df: bool,
+        outgoing: Outgoing<'_>,
+    ) {
+        let Outgoing { frame, cut } = outgoing;
+        let Some(cut) = cut else {
+            self.append(batch, is_df, frame.len(), |out| out.copy_from_slice(frame));
+            return;
+        };
+        for index in 0..cut.count() {
+            let lane = self.append(batch, is_df, cut.frame_bytes_of(index), |out| {
+                cut.write(frame, index, out);
+            });
+            // One segment, one datagram: equal sizes are what the kernel batches best.
+            lane.close();
+        }
+    }
+
+    fn append_fragments<O: Outlet>(&mut self, batch: &mut Batch<'_, O>, outgoing: Outgoing<'_>) {
+        let Outgoing { frame, cut } = outgoing;
+        let Some(cut) = cut else {
+            return self.append_fragments_of(batch, frame);
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for index in 0..cut.count() {
+            let len = cut.write(frame, index, &mut scratch);
+            self.append_fragments_of(batch, &scratch[..len]);
+        }
+        self.scratch = scratch;
+    }
+
+    fn append_fragments_of<O: Outlet>(&mut self, batch: &mut Batch<'_, O>, frame: &[u8]) {
+        let Some(mut cut) = Fragmenter::new(frame, batch.hop.tunnel.mtu_bytes) else {
+            return batch.counters.count(DropReason::MalformedFrame);
+        };
+        while let Some(frame_bytes) = cut.next_bytes() {
+            self.append(batch, true, frame_bytes, |out| {
+                cut.write_next(frame, out);
+            });
+        }
+    }
+
+    /// Appends to the lane of the batch's tunnel and this path, making room first.
+    fn append<O: Outlet>(
+        &mut self,
+        batch: &mut Batch<'_, O>,
+        is_df: bool,
+        frame_bytes: usize,
+        write: impl FnOnce(&mut [u8]),
+    ) -> &mut Lane {
+        let (id, lanes) = (batch.hop.session.id, &self.lanes);
+        let index = lanes.iter().position(|lane| lane.serves(id, is_df));
+        let index = index
+            .or_else(|| lanes.iter().position(Lane::is_idle))
+            .unwrap_or_else(|| {
+                self.victim = (self.victim + 1) % LANES;
+                self.victim
+            });
+        let lane = &mut self.lanes[index];
+        if !lane.serves(id, is_df) || !lane.has_room() {
+            flush_lane(lane, batch.us, batch.counters, batch.outlet);
+            lane.begin(batch.hop.session, batch.hop.tunnel, is_df);
+        }
+        let Envelope {
+            origin,
+            destination,
+            ..
+        } = batch.envelope;
+        if let Err(FrameTooBig { limit_bytes }) =
+            lane.append(origin, destination, frame_bytes, write)
+        {
+            batch.counters.count(DropReason::TooBigDatagram);
+            tracing::debug!(
+                frame_bytes,
+                limit_bytes,
+                "dropping too big frame during forwarding"
+            );
+        }
+        lane
+    }
+}
+
+/// What all appends of one `send` share.
+struct Batch<'a, O> {
+    us: PeerName,
+    hop: Hop<'a>,
+    envelope: Envelope,
+    counters: &'a Counters,
+    outlet: &'a mut O,
+}
+
+fn flush_lane(lane: &mut Lane, us: PeerName, counters: &Counters, outlet: &mut impl Outlet) {
+    let Some(id) = lane.tunnel_id() else { return };
+    let is_sent = lane.flush(us, |tunnel, is_df, bytes, datagram_bytes| {
+        debug_assert!(bytes.len() <= UDP_PAYLOAD_MAX_BYTES, "one run is one call");
+        outlet.transmit(tunnel, is_df, bytes, datagram_bytes);
+    });
+    if !is_sent {
+        counters.count(DropReason::CounterExhausted);
+        outlet.report(TunnelEvent::CounterExhausted { tunnel: id });
+    }
+}

@@ -1,0 +1,172 @@
+//! A forwarding snapshot made ready for the threads, and what they count.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use wire::PeerName;
+
+use crate::datagram::Session;
+use crate::forward::{DropReason, tunnel_to};
+use crate::table::{ForwardingTable, Tunnel, TunnelId};
+
+/// A snapshot together with the sessions of its tunnels.
+#[derive(Default)]
+pub struct Program {
+    /// The snapshot.
+    pub table: Arc<ForwardingTable>,
+    sessions: HashMap<PeerName, Arc<Session>>,
+}
+
+/// Makes programs of tables, so that a tunnel keeps its session for life.
+#[derive(Default)]
+pub struct Compiler {
+    sessions: HashMap<TunnelId, Arc<Session>>,
+    /// Tunnels that left the table. A session made anew would repeat numbers under the same key,
+    /// so their ids never get another one. Eight bytes per connection ever made.
+    retired: HashSet<TunnelId>,
+}
+
+impl Compiler {
+    /// A compiler that has seen no table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next program. Sessions of tunnels that are gone end with the last thread to let go.
+    pub fn compile(&mut self, table: Arc<ForwardingTable>) -> Program {
+        let live: HashSet<TunnelId> = table.tunnels.values().map(|tunnel| tunnel.id).collect();
+        let retired = &mut self.retired;
+        self.sessions.retain(|id, _| {
+            let is_live = live.contains(id);
+            if !is_live {
+                retired.insert(*id);
+            }
+            is_live
+        });
+        let mut sessions = HashMap::new();
+        for (&remote, tunnel) in &table.tunnels {
+            if self.retired.contains(&tunnel.id) {
+                tracing::error!(?tunnel, "tunnel came back after it was removed; not used");
+                continue;
+            }
+            let session = self
+                .sessions
+                .entry(tunnel.id)
+                .or_insert_with(|| Arc::new(Session::new(tunnel)));
+            sessions.insert(remote, Arc::clone(session));
+        }
+        Program { table, sessions }
+    }
+
+    /// The session of a live tunnel.
+    pub fn session(&self, id: TunnelId) -> Option<&Arc<Session>> {
+        self.sessions.get(&id)
+    }
+}
+
+/// A neighbour that can be sent to.
+#[derive(Clone, Copy)]
+pub struct Hop<'p> {
+    /// Its session.
+    pub session: &'p Arc<Session>,
+    /// Its tunnel as the snapshot has it.
+    pub tunnel: &'p Arc<Tunnel>,
+}
+
+impl Program {
+    /// The session of datagrams that name this sender.
+    pub fn session(&self, sender: PeerName) -> Option<&Arc<Session>> {
+        self.sessions.get(&sender)
+    }
+
+    /// The way to a next hop, if it may carry a frame now.
+    pub fn hop(&self, next_hop: PeerName) -> Result<Hop<'_>, DropReason> {
+        let tunnel = tunnel_to(&self.table, next_hop)?;
+        let session = self.sessions.get(&next_hop).ok_or(DropReason::NoTunnel)?;
+        Ok(Hop { session, tunnel })
+    }
+}
+
+/// What one thread counts. Others may read at any time.
+#[derive(Default)]
+pub struct Counters {
+    drops: [AtomicU64; DropReason::ALL.len()],
+    /// Frames taken from the TAP or out of datagrams, super-frames counted once.
+    pub frames_in: AtomicU64,
+    /// Writes to the TAP.
+    pub frames_injected: AtomicU64,
+    /// Datagrams received.
+    pub datagrams_in: AtomicU64,
+    /// Datagrams sent.
+    pub datagrams_out: AtomicU64,
+    /// UDP payload bytes received.
+    pub bytes_in: AtomicU64,
+    /// UDP payload bytes sent.
+    pub bytes_out: AtomicU64,
+}
+
+impl Counters {
+    /// Counts a drop.
+    pub fn count(&self, reason: DropReason) {
+        self.drops[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Drops for one reason so far.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize].load(Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(id: u64) -> Arc<ForwardingTable> {
+        let remote = PeerName::from_u64(2);
+        let tunnel = Tunnel {
+            id: TunnelId(id),
+            remote,
+            key: None,
+            outbound: false,
+            remote_address: None,
+            carries_traffic: true,
+            mtu_bytes: 1438,
+            max_payload_bytes: 1472,
+            stack_frag: false,
+        };
+        let tunnels = [(remote, Arc::new(tunnel))].into();
+        Arc::new(ForwardingTable {
+            tunnels,
+            ..ForwardingTable::default()
+        })
+    }
+
+    #[test]
+    fn tunnel_keeps_its_session_over_snapshots() {
+        let mut compiler = Compiler::new();
+        let remote = PeerName::from_u64(2);
+        let first = compiler.compile(table(1));
+        let second = compiler.compile(table(1));
+        let session = |program: &Program| Arc::clone(program.session(remote).unwrap());
+        assert!(Arc::ptr_eq(&session(&first), &session(&second)));
+        let third = compiler.compile(table(9));
+        assert!(!Arc::ptr_eq(&session(&first), &session(&third)));
+    }
+
+    #[test]
+    fn tunnel_that_was_removed_never_gets_a_second_session() {
+        let mut compiler = Compiler::new();
+        compiler.compile(table(1));
+        compiler.compile(Arc::default());
+        let program = compiler.compile(table(1));
+        assert!(program.session(PeerName::from_u64(2)).is_none());
+    }
+
+    #[test]
+    fn reasons_are_numbered_in_order() {
+        for (index, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The way of datagrams to the bridge, or on to the next neighbour (spec/sleeve.md 9).
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use wire::PeerName;
+use wire::ethernet::{EthernetView, MacAddr};
+use wire::sleeve::{FRAME_HEADER_BYTES, Frames, parse_datagram};
+
+use crate::datagram::Session;
+use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
+use crate::forward::program::{Counters, Program};
+use crate::forward::{DropReason, Received, decide_received};
+use crate::mac::{Learned, MacTable};
+use crate::merge::Merger;
+use crate::table::{Tunnel, TunnelEvent};
+
+/// What a batch of datagrams is judged by.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// Where frames go.
+    pub program: &'a Program,
+    /// Who is where.
+    pub macs: &'a RwLock<MacTable>,
+    /// Coarse monotonic time, seconds.
+    pub now_secs: u32,
+    /// What the thread counts.
+    pub counters: &'a Counters,
+}
+
+/// Addresses of the last frame of this batch that was for our bridge alone.
+#[derive(PartialEq, Eq)]
+struct Recent {
+    via: PeerName,
+    origin: PeerName,
+    addresses: [u8; 12],
+}
+
+/// State of the thread that reads the UDP sockets.
+pub struct ReceivePath {
+    egress: Egress,
+    merger: Merger,
+    recent: Option<Recent>,
+}
+
+impl ReceivePath {
+    /// With all buffers allocated. `merge_udp`: the TAP takes UDP super-frames.
+    pub fn new(merge_udp: bool) -> Self {
+        Self {
+            egress: Egress::new(),
+            merger: Merger::new(merge_udp),
+            recent: None,
+        }
+    }
+
+    /// Takes what one receive call gave: datagrams of `datagram_bytes` each (the last may be
+    /// shorter) at `range` of the arena, which must stay untouched until `flush`.
+    pub fn handle_datagrams(
+        &mut self,
+        scene: Scene<'_>,
+        from: SocketAddr,
+        arena: &mut [u8],
+        range: Range<usize>,
+        datagram_bytes: usize,
+        outlet: &mut impl Outlet,
+    ) {
+        let mut start = range.start;
+        while start < range.end {
+            let end = range.end.min(start + datagram_bytes.max(1));
+            self.handle_datagram(scene, from, arena, start..end, outlet);
+            start = end;
+        }
+    }
+
+    /// Ends a batch: everything leaves.
+    pub fn flush(&mut self, scene: Scene<'_>, arena: &mut [u8], outlet: &mut impl Outlet) {
+        self.recent = None;
+        self.merger
+            .flush(arena, &mut |header: &_, arena: &_, parts: &_| {
+                outlet.inject(header, arena, parts);
+            });
+        self.egress
+            .flush(scene.program.table.us, scene.counters, outlet);
+    }
+
+    fn handle_datagram(
+        &mut self,
+        scene: Scene<'_>,
+        from: SocketAddr,
+        arena: &mut [u8],
+        range: Range<usize>,
+        outlet: &mut impl Outlet,
+    ) {
+        let Ok((sender, _)) = parse_datagram(&arena[range.clone()]) else {
+            return scene.counters.count(DropReason::ShortDatagram);
+        };
+        let program = scene.program;
+        let (Some(session), Some(tunnel)) =
+            (program.session(sender), program.table.tunnels.get(&sender))
+        else {
+            return scene.counters.count(DropReason::UnknownSender);
+        };
+        match session.open(&mut arena[range.clone()]) {
+            Ok(true) => {}
+            Ok(false) => return scene.counters.count(DropReason::Replayed),
+            Err(error) => {
+                scene.counters.count(DropReason::Undecryptable);
+                return outlet.complain(sender, error);
+            }
+        }
+        let via = Via {
+            session,
+            tunnel,
+            from,
+        };
+        let mut start = range.start + session.header_bytes().min(range.len());
+        while let Some(next) = Frames::new(&arena[start..range.end]).next() {
+            let frame = match next {
+                Ok(frame) => frame,
+                Err(error) => {
+                    scene.counters.count(DropReason::MalformedDatagram);
+                    return outlet.complain(sender, error);
+                }
+            };
+            let envelope = (frame.origin, frame.destination);
+            let bytes = start + FRAME_HEADER_BYTES..start + FRAME_HEADER_BYTES + frame.frame.len();
+            start = bytes.end;
+            self.handle_frame(scene, via, envelope, arena, bytes, outlet);
+        }
+    }
+
+    fn handle_frame(
+        &mut self,
+        scene: Scene<'_>,
+        via: Via<'_>,
+        (origin, destination): (PeerName, PeerName),
+        arena: &mut [u8],
+        range: Range<usize>,
+        outlet: &mut impl Outlet,
+    ) {
+        let Scene {
+            program, counters, ..
+        } = scene;
+        let table = &program.table;
+        if destination == table.us && self.is_recent(via, origin, &arena[range.clone()]) {
+            return self.deliver(arena, range, outlet);
+        }
+        let frame = &arena[range.clone()];
+        let verdict = {
+            let macs = scene.macs.read().unwrap_or_else(PoisonError::into_inner);
+            decide_received(table, &macs, via.tunnel, origin, destination, frame)
+        };
+        match verdict {
+            Received::Drop(reason) => counters.count(reason),
+            Received::Special(kind) => {
+                let tunnel = via.session.id;
+                outlet.report(TunnelEvent::Special {
+                    tunnel,
+                    from: via.from,
+                    kind,
+                });
+            }
+            Received::Relay { next_hop } => {
+                let envelope = Envelope {
+                    origin,
+                    destination,
+                    is_copy: false,
+                };
+                self.relay(scene, next_hop, envelope, frame, outlet);
+            }
+            Received::Deliver { pass_on } => {
+                learn(scene, origin, frame);
+                for &hop in pass_on.iter().filter(|hop| **hop != via.tunnel.remote) {
+                    let envelope = Envelope {
+                        origin,
+                        destination: hop,
+                        is_copy: true,
+                    };
+                    self.relay(scene, hop, envelope, frame, outlet);
+                }
+                if pass_on.is_empty()
+                    && let Some(addresses) = frame.first_chunk()
+                {
+                    let (via, addresses) = (via.tunnel.remote, *addresses);
+                    self.recent = Some(Recent {
+                        via,
+                        origin,
+                        addresses,
+                    });
+                }
+                self.deliver(arena, range, outlet);
+            }
+        }
+    }
+
+    /// Whether the frame has the addresses of the last one delivered to the bridge alone.
+    fn is_recent(&self, via: Via<'_>, origin: PeerName, frame: &[u8]) -> bool {
+        let (Some(recent), Some(header)) = (&self.recent, frame.first_chunk::<14>()) else {
+            return false;
+        };
+        recent.via == via.tunnel.remote
+            && recent.origin == origin
+            && recent.addresses == header[..12]
+    }
+
+    fn deliver(&mut self, arena: &mut [u8], range: Range<usize>, outlet: &mut impl Outlet) {
+        self.merger
+            .push(arena, range, &mut |header: &_, arena: &_, parts: &_| {
+                outlet.inject(header, arena, parts);
+            });
+    }
+
+    fn relay(
+        &mut self,
+        scene: Scene<'_>,
+        next_hop: PeerName,
+        envelope: Envelope,
+        frame: &[u8],
+        outlet: &mut impl Outlet,
+    ) {
+        let Scene {
+            program, counters, ..
+        } = scene;
+        let us = program.table.us;
+        let hop = match program.hop(next_hop) {
+            Ok(hop) => hop,
+            Err(reason) => return counters.count(reason),
+        };
+        let outgoing = Outgoing { frame, cut: None };
+        let Some(answer) = self
+            .egress
+            .send(us, hop, envelope, outgoing, counters, outlet)
+        else {
+            return;
+        };
+        // As if the destination had sent it: back to the origin, which is never us.
+        let back = Envelope {
+            origin: envelope.destination,
+            destination: envelope.origin,
+            is_copy: false,
+        };
+        let Some(hop) = program.table.unicast.get(&back.destination) else {
+            return counters.count(DropReason::NoRoute);
+        };
+        match program.hop(*hop) {
+            Ok(hop) => {
+                let outgoing = Outgoing {
+                    frame: answer.frame(),
+                    cut: None,
+                };
+                self.egress.send(us, hop, back, outgoing, counters, outlet);
+            }
+            Err(reason) => counters.count(reason),
+        }
+    }
+}
+
+/// Where a datagram came from.
+#[derive(Clone, Copy)]
+struct Via<'a> {
+    session: &'a Arc<Session>,
+    tunnel: &'a Arc<Tunnel>,
+    from: SocketAddr,
+}
+
+fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8]) {
+    let Some(mac) = EthernetView::new(frame).map(EthernetView::source) else {
+        return;
+    };
+    let is_current = {
+        let macs = scene.macs.read().unwrap_or_else(PoisonError::into_inner);
+        macs.is_current(mac, origin, scene.now_secs)
+    };
+    if is_current {
+        return;
+    }
+    let mut macs = scene.macs.write().unwrap_or_else(PoisonError::into_inner);
+    log_learned(mac, origin, macs.learn(mac, origin, scene.now_secs));
+}
+
+fn log_learned(mac: MacAddr, peer: PeerName, learned: Learned) {
+    match learned {
+        Learned::Known => {}
+        Learned::New => tracing::debug!(%mac, %peer, "discovered remote MAC"),
+        Learned::Moved { from } => {
+            tracing::debug!(%mac, %peer, was_at = %from, "discovered remote MAC");
+        }
+    }
+}
