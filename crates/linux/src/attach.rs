@@ -113,7 +113,7 @@ pub fn attach(netns: &Netns, config: &AttachConfig) -> Result<Attached, AttachEr
     let bridge = need_bridge(&mut host, &config.bridge)?;
     let existing = run_in(netns, || Netlink::open()?.link(&config.interface))??;
     let port = match &existing {
-        Some(inner) => find_host_end(&mut host, inner)?,
+        Some(inner) => find_host_end(&mut host, netns, inner)?,
         None => {
             let mtu_bytes = config.mtu_bytes.unwrap_or(bridge.mtu_bytes);
             create(&mut host, netns, &names, config, mtu_bytes)?;
@@ -225,15 +225,16 @@ fn create(
 }
 
 /// The host end of an existing container interface, provided Weft or the original made it.
-fn find_host_end(host: &mut Netlink, inner: &Link) -> Result<Link, AttachError> {
+fn find_host_end(host: &mut Netlink, netns: &Netns, inner: &Link) -> Result<Link, AttachError> {
     let foreign = || AttachError::Foreign(inner.name.clone());
     let index = inner
         .peer_index
         .filter(|_| inner.kind == LinkKind::Veth)
         .ok_or_else(foreign)?;
+    let netns_id = host.netns_id(netns.as_fd())?.ok_or_else(foreign)?;
     host.link_by_index(index)?
-        .filter(|l| l.kind == LinkKind::Veth && l.peer_index == Some(inner.index))
-        .filter(|l| l.name.starts_with(VETH_PREFIX))
+        .filter(|l| l.kind == LinkKind::Veth && l.name.starts_with(VETH_PREFIX))
+        .filter(|l| (l.peer_index, l.peer_netns_id) == (Some(inner.index), Some(netns_id)))
         .ok_or_else(foreign)
 }
 
@@ -332,7 +333,7 @@ fn guard_multicast(interface: &str, addresses: &[Cidr]) {
     );
 }
 
-fn unguard_multicast(interface: &str) {
+pub(crate) fn unguard_multicast(interface: &str) {
     warn_unless(
         nft::load(&nft::remove_multicast_guard(interface)),
         interface,
@@ -347,7 +348,7 @@ fn warn_unless(done: Result<(), NftError>, interface: &str) {
 
 /// Interface names have 15 bytes; the prefix takes 8 of them.
 const ID_CHARS: usize = 7;
-pub(crate) const HOST_PREFIX: &str = "vethwepl";
+const HOST_PREFIX: &str = "vethwepl";
 /// What all veth pairs of Weft and of the original have in common.
 pub(crate) const VETH_PREFIX: &str = "vethw";
 

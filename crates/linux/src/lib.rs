@@ -9,9 +9,14 @@
 pub mod addr;
 mod arp;
 pub mod attach;
+pub mod attachments;
 pub mod bridge;
 pub mod expose;
+pub mod iptables;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
+pub mod peer_name;
+pub mod proc;
+pub mod reset;
 mod sysctl;

@@ -6,6 +6,8 @@
 //!                  ── vethweplM ── ethwe
 //! ```
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use linux::addr::Mac;

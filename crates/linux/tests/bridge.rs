@@ -1,5 +1,7 @@
 //! The bridge in a real namespace: made, repaired, refused.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
 mod support;
 
 use linux::addr::Mac;

@@ -7,6 +7,7 @@ use netlink_packet_route::link::{
     InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
     LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{LinkError, Netlink, check_name};
@@ -33,6 +34,8 @@ pub struct Link {
     pub hairpin: Option<bool>,
     /// Index of the other end of a veth pair, in the namespace that holds it.
     pub peer_index: Option<u32>,
+    /// Which namespace that is, as this one numbers them; absent if it is this one.
+    pub peer_netns_id: Option<i32>,
     /// Largest segmentation-offload packet in bytes.
     pub gso_max_bytes: Option<u32>,
     /// Multicast snooping, for bridges.
@@ -250,6 +253,26 @@ impl Netlink {
         )
     }
 
+    /// The number this namespace has for another one, if some link leads there.
+    pub fn netns_id(&mut self, netns: BorrowedFd<'_>) -> Result<Option<i32>, LinkError> {
+        let fd = u32::try_from(netns.as_raw_fd()).expect("open descriptors are not negative");
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(fd));
+        let message = RouteNetlinkMessage::GetNsId(message);
+        let RouteNetlinkMessage::NewNsId(reply) = self.get(message, "read namespace number", "")?
+        else {
+            return Err(LinkError::Malformed("read namespace number".to_owned()));
+        };
+        let id = reply.attributes.iter().find_map(|attribute| {
+            if let NsidAttribute::Id(id) = attribute {
+                Some(*id)
+            } else {
+                None
+            }
+        });
+        Ok(id.filter(|&id| id >= 0))
+    }
+
     /// Deletes a link; `false` if it was gone already.
     pub fn delete_link(&mut self, link: &Link) -> Result<bool, LinkError> {
         let message = RouteNetlinkMessage::DelLink(named(link.index));
@@ -298,6 +321,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         master: None,
         hairpin: None,
         peer_index: None,
+        peer_netns_id: None,
         gso_max_bytes: None,
         multicast_snooping: None,
     };
@@ -313,6 +337,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu_bytes) => link.mtu_bytes = mtu_bytes,
             LinkAttribute::Controller(index) => link.master = Some(index).filter(|&i| i != 0),
             LinkAttribute::Link(index) => link.peer_index = Some(index).filter(|&i| i != 0),
+            LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
             LinkAttribute::GsoMaxSize(bytes) => link.gso_max_bytes = Some(bytes),
             LinkAttribute::LinkInfo(parts) => parts.iter().for_each(|p| read_part(&mut link, p)),
             _ => {}
