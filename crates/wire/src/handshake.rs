@@ -214,7 +214,7 @@ impl Features {
     pub fn encode_v2(&self) -> Vec<u8> {
         let mut entries = self.common_entries();
         if let Some(short_id) = self.short_id {
-            entries.push(("ShortID", short_id.to_string()));
+            entries.insert(3, ("ShortID", short_id.to_string()));
         }
         entries.push(("Trusted", self.trusted.to_string()));
         if let Some(overlays) = &self.overlays {

@@ -1,0 +1,12 @@
+//! Golden vectors and properties of every format.
+#![expect(clippy::unwrap_used, reason = "a test that unwraps in vain has failed as it should")]
+
+mod capture;
+mod gob;
+mod handshake;
+mod message;
+mod name;
+mod property;
+mod sleeve;
+mod topology;
+mod vectors;
