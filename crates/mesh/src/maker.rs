@@ -354,3 +354,6 @@ fn is_dialable(address: SocketAddr) -> bool {
     let is_broadcast = ip == IpAddr::V4(std::net::Ipv4Addr::BROADCAST);
     address.port() != 0 && !ip.is_unspecified() && !ip.is_multicast() && !is_broadcast
 }
+
+#[cfg(test)]
+mod tests;

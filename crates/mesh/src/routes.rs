@@ -145,3 +145,6 @@ fn neighbours(
         .filter_map(|(remote, _)| names.binary_search(remote).ok())
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

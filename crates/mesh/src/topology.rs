@@ -103,3 +103,6 @@ fn summary_bytes(summary: &PeerSummary) -> usize {
         .map(|c| PEER_BYTES + c.remote_address.len());
     PEER_BYTES + summary.nickname.len() + connections.sum::<usize>()
 }
+
+#[cfg(test)]
+mod tests;

@@ -274,3 +274,6 @@ impl Handshake {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;
