@@ -210,8 +210,12 @@ impl Node {
             let table = Arc::new(self.table());
             self.outputs.push_back(Output::Program(table));
         }
-        self.outputs
-            .extend(self.probes.drain(..).map(Output::Probe));
+        // A later part of the same input may have ended a tunnel.
+        let live = self
+            .probes
+            .drain(..)
+            .filter(|probe| self.overlay.has_tunnel(probe.tunnel));
+        self.outputs.extend(live.map(Output::Probe));
     }
 
     /// `persist_at` is where the outputs of this input begin: a `Persist` goes in front of them.

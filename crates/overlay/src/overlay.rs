@@ -273,6 +273,12 @@ impl Overlay {
         self.registered.iter().filter_map(tunnel).collect()
     }
 
+    /// Whether [`Self::tunnels`] has this one.
+    pub fn has_tunnel(&self, tunnel: TunnelId) -> bool {
+        let id = self.by_tunnel.get(&tunnel);
+        id.is_some_and(|id| self.is_registered(*id))
+    }
+
     /// All connections, for status.
     pub fn status(&self) -> Vec<ConnectionStatus> {
         self.connections

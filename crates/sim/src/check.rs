@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mesh::LinkId;
 use node::NodeStatus;
 use overlay::pmtu::overhead_bytes;
 use wire::PeerName;
@@ -61,20 +62,15 @@ impl<'w> Observer<'w> {
         Ok(components)
     }
 
-    /// Connections ended so far, over all routers.
-    pub fn terminations(&self) -> u64 {
-        self.statuses
-            .values()
-            .map(|status| status.mesh.termination_count)
-            .sum()
-    }
-
-    /// Live connections, counted at both ends.
-    pub fn connection_count(&self) -> usize {
-        self.statuses
-            .values()
-            .map(|status| status.mesh.connections.len())
-            .sum()
+    /// The links of all live connections. (Attempts between incompatible routers go on for ever, so
+    /// counters of ended connections say nothing.)
+    pub fn links(&self) -> BTreeSet<(usize, LinkId)> {
+        let statuses = self.statuses.iter();
+        let links = statuses.flat_map(|(site, status)| {
+            let connections = status.mesh.connections.iter();
+            connections.map(|connection| (*site, connection.link))
+        });
+        links.collect()
     }
 
     fn neighbours(&self, site: usize) -> impl Iterator<Item = usize> + '_ {

@@ -30,6 +30,8 @@ use crate::world::{Violation, World, mac};
 const REST_MAX: Duration = Duration::from_secs(15 * 60);
 /// How often it is looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Routes follow the topology within 100 ms.
+const ROUTES_SETTLE: Duration = Duration::from_millis(200);
 /// Virtual time after which each frame has arrived.
 const FRAMES_ARRIVE: Duration = Duration::from_secs(4);
 /// Virtual time some histories must stay at rest.
@@ -122,7 +124,7 @@ fn live(world: &mut World, plan: &Plan, seed: u64) -> Result<Summary, Violation>
     Ok(Summary {
         peers: plan.sites.len(),
         faults: plan.faults.len(),
-        connections: Observer::new(world, plan).connection_count() / 2,
+        connections: Observer::new(world, plan).links().len() / 2,
         rest_after,
         virtual_time: world.now(),
         steps: world.steps,
@@ -134,7 +136,10 @@ fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violat
     loop {
         world.run_until(world.now() + LOOK_EVERY)?;
         match Observer::new(world, plan).check() {
-            Ok(components) => return Ok(components),
+            Ok(components) => {
+                world.run_until(world.now() + ROUTES_SETTLE)?;
+                return Ok(components);
+            }
             Err(violation) if world.now() >= deadline => return Err(violation),
             Err(_) => {}
         }
@@ -142,11 +147,11 @@ fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violat
 }
 
 fn stay_at_rest(world: &mut World, plan: &Plan) -> Result<(), Violation> {
-    let before = Observer::new(world, plan).terminations();
+    let before = Observer::new(world, plan).links();
     world.run_until(world.now() + STAY_AT_REST)?;
     let observer = Observer::new(world, plan);
     observer.check()?;
-    if observer.terminations() != before {
+    if observer.links() != before {
         return Err("connections end although nothing happens".to_owned());
     }
     Ok(())
