@@ -139,9 +139,11 @@ pub fn attach(netns: &Netns, config: &AttachConfig) -> Result<Attached, AttachEr
 /// Removes addresses from the container interface, and the interface with the last IPv4 one.
 pub fn detach(netns: &Netns, interface: &str, addresses: &[Cidr]) -> Result<Detached, AttachError> {
     netns.refuse_host()?;
+    let existing = run_in(netns, || Netlink::open()?.link(interface))??;
+    let link = existing.ok_or(AttachError::LinkNotFound)?;
+    find_host_end(&mut Netlink::open()?, netns, &link)?;
     run_in(netns, || {
         let mut netlink = Netlink::open()?;
-        let link = netlink.link(interface)?.ok_or(AttachError::LinkNotFound)?;
         let mut present = netlink.addresses(&link)?;
         let mut removed = Vec::new();
         for cidr in present

@@ -59,6 +59,9 @@ pub enum BridgeError {
         /// The interface that was to be plugged in.
         port: String,
     },
+    /// The address cannot belong to an interface.
+    #[error("peer name {0} cannot be the address of a bridge: it is {kind}", kind = unfit(*.0))]
+    Mac(Mac),
     /// The kernel refused.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -68,6 +71,9 @@ pub enum BridgeError {
 ///
 /// Addresses and ports of an existing bridge stay.
 pub fn ensure_bridge(config: &BridgeConfig) -> Result<bool, BridgeError> {
+    if is_unfit(config.mac) {
+        return Err(BridgeError::Mac(config.mac));
+    }
     let mut netlink = Netlink::open()?;
     let created = match netlink.link(&config.name)? {
         Some(_) => false,
@@ -110,6 +116,45 @@ fn create(netlink: &mut Netlink, config: &BridgeConfig) -> Result<bool, BridgeEr
     if bridge.mtu_bytes == config.mtu_bytes {
         netlink.change(&bridge, &[Change::Mtu(config.mtu_bytes - 1)])?;
     }
+    Ok(true)
+}
+
+fn is_unfit(mac: Mac) -> bool {
+    mac == Mac::default() || mac.0[0] & 1 == 1
+}
+
+fn unfit(mac: Mac) -> &'static str {
+    if mac == Mac::default() {
+        "all zero"
+    } else {
+        "a multicast address"
+    }
+}
+
+/// The address of whatever interface has the bridge's name: an upgraded host takes its peer name from
+/// it, also where the original made something else than a bridge.
+pub fn existing_mac(name: &str) -> Result<Option<Mac>, LinkError> {
+    Ok(Netlink::open()?.link(name)?.and_then(|l| l.mac))
+}
+
+/// Gives Docker's bridge an address of its own, so that it does not change with its ports; `true` if
+/// that was needed.
+///
+/// A bridge whose address nobody set takes the lowest of its ports' addresses, and containers lose
+/// their gateway whenever that one goes (`spec/docker.md` C3).
+pub fn pin_docker_mac(docker_bridge: &str, random: [u8; 6]) -> Result<bool, LinkError> {
+    let path = format!("/sys/class/net/{docker_bridge}/addr_assign_type");
+    let Ok(assigned) = std::fs::read_to_string(path) else {
+        return Ok(false);
+    };
+    let mut netlink = Netlink::open()?;
+    let Some(link) = netlink.link(docker_bridge)? else {
+        return Ok(false);
+    };
+    if assigned.trim() == ADDRESS_WAS_SET || link.kind != LinkKind::Bridge {
+        return Ok(false);
+    }
+    netlink.change(&link, &[Change::Mac(Mac::local_unicast(random))])?;
     Ok(true)
 }
 
@@ -170,3 +215,6 @@ pub(crate) fn need_bridge(netlink: &mut Netlink, name: &str) -> Result<Link, Bri
         })
     }
 }
+
+/// `NET_ADDR_SET` in `addr_assign_type` (kernel documentation, `sysfs-class-net`).
+const ADDRESS_WAS_SET: &str = "3";

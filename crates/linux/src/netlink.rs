@@ -17,9 +17,11 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 mod address;
 mod link;
 mod route;
+mod watch;
 
 pub use link::{Change, Link, LinkKind, VethConfig};
 pub use route::{Route, routes_overlapping};
+pub use watch::LinkWatch;
 
 /// A blocking routing netlink socket bound to one network namespace.
 #[derive(Debug)]

@@ -276,6 +276,12 @@ fn a_foreign_interface_of_that_name_is_left_alone() {
         .run(|| attach(&container.netns, &attachment("1", &["10.2.1.1/24"])))
         .unwrap_err();
     assert!(matches!(error, AttachError::Foreign(_)), "{error}");
+    container.sh("ip address add 10.2.1.1/24 dev other");
+    let error = host
+        .run(|| detach(&container.netns, "other", &[cidr("10.2.1.1/24")]))
+        .unwrap_err();
+    assert!(matches!(error, AttachError::Foreign(_)), "{error}");
+    assert_eq!(links(&container), ["ethwe", "other"]);
     assert_eq!(links(&host), ["weave"]);
     assert!(!container.sh("ip address show ethwe").contains("inet "));
 }

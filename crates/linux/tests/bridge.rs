@@ -5,8 +5,8 @@
 mod support;
 
 use linux::addr::Mac;
-use linux::bridge::{BridgeConfig, BridgeError, bridge_state, ensure_bridge, plug};
-use linux::netlink::Netlink;
+use linux::bridge::{BridgeConfig, BridgeError, bridge_state, ensure_bridge, existing_mac, plug};
+use linux::netlink::{LinkWatch, Netlink};
 use support::{Space, can_run, links, weave};
 
 #[test]
@@ -139,4 +139,51 @@ fn a_port_of_another_bridge_is_not_taken() {
         .run(|| Netlink::open().unwrap().need_link("other"))
         .unwrap();
     assert_eq!(link.master, Some(other.index));
+}
+
+#[test]
+fn addresses_no_interface_can_have_are_refused_by_name() {
+    if !can_run() {
+        return;
+    }
+    let host = Space::new("host");
+    for (mac, word) in [
+        (Mac([0; 6]), "all zero"),
+        (Mac([1, 0, 0, 0, 0, 1]), "multicast"),
+    ] {
+        let error = host
+            .run(|| ensure_bridge(&BridgeConfig { mac, ..weave() }))
+            .unwrap_err();
+        assert!(error.to_string().contains(&mac.to_string()), "{error}");
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert_eq!(links(&host), Vec::<String>::new());
+    // Not locally administered, and still a name peers of the original use.
+    let low = Mac([0, 0, 0, 0, 0, 1]);
+    host.run(|| {
+        ensure_bridge(&BridgeConfig {
+            mac: low,
+            ..weave()
+        })
+    })
+    .unwrap();
+    assert_eq!(host.run(|| existing_mac("weave")).unwrap(), Some(low));
+    assert_eq!(host.run(|| existing_mac("none")).unwrap(), None);
+}
+
+#[test]
+fn a_watch_tells_that_the_bridge_went_down() {
+    if !can_run() {
+        return;
+    }
+    let host = Space::new("host");
+    let watch = host.run(|| LinkWatch::open().unwrap());
+    host.run(|| ensure_bridge(&weave())).unwrap();
+    let moment = std::time::Duration::from_millis(1);
+    let patience = std::time::Duration::from_secs(10);
+    assert!(watch.wait(patience).unwrap());
+    while watch.wait(moment).unwrap() {}
+    host.sh("ip link set weave down");
+    assert!(watch.wait(patience).unwrap());
+    assert!(!host.run(|| bridge_state("weave")).unwrap().unwrap().link.up);
 }

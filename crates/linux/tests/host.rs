@@ -186,6 +186,29 @@ fn a_closed_forward_chain_is_opened_for_the_bridge_and_closed_again() {
 }
 
 #[test]
+fn bridged_frames_pass_where_docker_closed_forwarding() {
+    if !can_run() {
+        return;
+    }
+    let (host, one, two) = (host(), Space::new("c"), Space::new("c"));
+    let close = "echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables && iptables -P FORWARD DROP";
+    if !host.succeeds(close) {
+        eprintln!("SKIPPED: no br_netfilter or iptables here");
+        return;
+    }
+    host.run(|| attach(&one.netns, &attachment("1", &["10.2.1.1/24"])))
+        .unwrap();
+    host.run(|| attach(&two.netns, &attachment("2", &["10.2.1.2/24"])))
+        .unwrap();
+    assert!(
+        !one.succeeds("ping -c 1 -W 1 10.2.1.2"),
+        "the test closes forwarding"
+    );
+    assert!(host.run(|| ensure_forwarding("weave", &[])).unwrap());
+    assert!(one.pings("10.2.1.2"));
+}
+
+#[test]
 fn attachments_are_found_by_their_ports() {
     if !can_run() {
         return;
