@@ -20,3 +20,5 @@ pub mod peer_name;
 pub mod proc;
 pub mod reset;
 mod sysctl;
+pub mod tap;
+pub mod udp;
