@@ -99,6 +99,11 @@ impl Handshake {
         std::mem::take(&mut self.output)
     }
 
+    /// Our connection id on this link.
+    pub(crate) fn conn_id(&self) -> u64 {
+        self.offer.features.conn_id
+    }
+
     /// Whether the other end's header is still missing.
     pub(crate) fn awaits_header(&self) -> bool {
         matches!(self.stage, Stage::Header)

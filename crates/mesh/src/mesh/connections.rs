@@ -280,7 +280,7 @@ impl Mesh {
         link.phase = Phase::Introduced(Box::new(Introduced::new(introduction, now)));
         let conn = link.label();
         if let Err(refused) = self.check_identity(id) {
-            return self.end_link(id, &refused.error, refused.ending, now);
+            return self.end_with_twin(id, &refused, now);
         }
         info!(%conn, "connection ready; using protocol version {version}");
         if let Err(refused) = self.add_connection(id, now) {
@@ -296,6 +296,25 @@ impl Mesh {
             self.queue_everything(id);
         }
         self.contest_short_id(now);
+    }
+
+    /// Ends a link, and if it leads to ourselves its other end too: else whichever end is told of a
+    /// closed connection first would not learn why, and dial again.
+    fn end_with_twin(&mut self, id: LinkId, refused: &Refused, now: Instant) {
+        let their_conn_id = self.introduced(id).features.conn_id;
+        self.end_link(id, &refused.error, refused.ending, now);
+        let is_twin = |link: &Link| match &link.phase {
+            Phase::Handshake(handshake) => handshake.conn_id() == their_conn_id,
+            Phase::Introduced(_) => false,
+        };
+        let twin = self
+            .links
+            .iter()
+            .find(|(_, link)| is_twin(link))
+            .map(|(id, _)| *id);
+        if let Some(twin) = twin.filter(|_| refused.ending == Ending::SelfConnection) {
+            self.end_link(twin, &refused.error, refused.ending, now);
+        }
     }
 
     fn check_identity(&self, id: LinkId) -> Result<(), Refused> {
