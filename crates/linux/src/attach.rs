@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use crate::addr::{Cidr, Mac};
 use crate::bridge::{BridgeError, GSO_MAX_BYTES, need_bridge};
@@ -112,28 +113,51 @@ pub fn attach(netns: &Netns, config: &AttachConfig) -> Result<Attached, AttachEr
     let mut host = Netlink::open()?;
     let bridge = need_bridge(&mut host, &config.bridge)?;
     let existing = run_in(netns, || Netlink::open()?.link(&config.interface))??;
+    let created = existing.is_none();
     let port = match &existing {
-        Some(inner) => find_host_end(&mut host, netns, inner)?,
+        Some(inner) => find_host_end(&mut host, netns, inner)?.name,
         None => {
             let mtu_bytes = config.mtu_bytes.unwrap_or(bridge.mtu_bytes);
             create(&mut host, netns, &names, config, mtu_bytes)?;
-            host.need_link(&names.host)?
+            names.host
         }
     };
-    let done = plug_port(&mut host, &bridge, &port, config.hairpin).map_err(AttachError::from);
-    let created = existing.is_none();
-    let done = done.and_then(|()| run_in(netns, || configure(config, created))?);
-    let done = match done {
-        Ok(_) if netns.process_has_ended() => Err(AttachError::Died(config.id.clone())),
-        other => other,
-    };
+    let done = complete(&mut host, netns, &bridge, &port, config, created);
     if done.is_err() && created {
         // Deleting one end deletes both; the firewall rules inside were taken back by `configure`.
-        if let Err(error) = host.delete_link(&port) {
-            tracing::warn!(interface = %port.name, %error, "half-made interface not removed");
+        if let Err(error) = host.delete_link_named(&port) {
+            tracing::warn!(interface = %port, %error, "half-made interface not removed");
         }
     }
     done
+}
+
+fn complete(
+    host: &mut Netlink,
+    netns: &Netns,
+    bridge: &Link,
+    port: &str,
+    config: &AttachConfig,
+    created: bool,
+) -> Result<Attached, AttachError> {
+    let port = host.need_link(port)?;
+    plug_port(host, bridge, &port, config.hairpin)?;
+    let attached = run_in(netns, || {
+        let mut inner = Netlink::open()?;
+        let link = inner.need_link(&config.interface)?;
+        let mut pair = Pair {
+            inner,
+            link,
+            host,
+            port: &port,
+            bridge_is_up: bridge.up,
+        };
+        configure(&mut pair, config, created)
+    })??;
+    if netns.process_has_ended() {
+        return Err(AttachError::Died(config.id.clone()));
+    }
+    Ok(attached)
 }
 
 /// Removes addresses from the container interface, and the interface with the last IPv4 one.
@@ -259,63 +283,94 @@ fn plug_port(
     Ok(())
 }
 
+/// Both ends of an attachment while code runs inside the container: each socket acts on the namespace
+/// it was opened in.
+struct Pair<'a> {
+    inner: Netlink,
+    link: Link,
+    host: &'a mut Netlink,
+    port: &'a Link,
+    bridge_is_up: bool,
+}
+
 /// The container's side, inside its namespace; on an error what it changed is undone.
-fn configure(config: &AttachConfig, created: bool) -> Result<Attached, AttachError> {
-    let mut netlink = Netlink::open()?;
-    let link = netlink.need_link(&config.interface)?;
-    let mac = link
+fn configure(
+    pair: &mut Pair<'_>,
+    config: &AttachConfig,
+    created: bool,
+) -> Result<Attached, AttachError> {
+    let name = pair.link.name.clone();
+    let mac = pair
+        .link
         .mac
-        .ok_or_else(|| AttachError::Foreign(link.name.clone()))?;
+        .ok_or_else(|| AttachError::Foreign(name.clone()))?;
     if created {
-        sysctl::ignore_router_advertisements(&link.name);
-        sysctl::shorten_arp_cache(&link.name);
+        sysctl::ignore_router_advertisements(&name);
+        sysctl::shorten_arp_cache(&name);
     }
-    let before = netlink.addresses(&link)?;
+    let before = pair.inner.addresses(&pair.link)?;
     let mut added = Vec::new();
-    match bring_up(&mut netlink, &link, config, &before, &mut added) {
-        Ok(()) => Ok(Attached {
+    let Err(error) = bring_up(pair, config, &before, &mut added) else {
+        return Ok(Attached {
             created,
             added,
             mac,
-        }),
-        Err(error) => {
-            if created {
-                unguard_multicast(&link.name);
-            } else {
-                for cidr in &added {
-                    if let Err(error) = netlink.delete_address(&link, *cidr) {
-                        tracing::warn!(interface = %link.name, %error, "address not taken back");
-                    }
-                }
-                guard_multicast(&link.name, &before);
-            }
-            Err(error.into())
+        });
+    };
+    if created {
+        unguard_multicast(&name);
+        return Err(error.into());
+    }
+    for cidr in &added {
+        if let Err(error) = pair.inner.delete_address(&pair.link, *cidr) {
+            tracing::warn!(interface = %name, %error, "address not taken back");
         }
     }
+    guard_multicast(&name, &before);
+    Err(error.into())
 }
 
 fn bring_up(
-    netlink: &mut Netlink,
-    link: &Link,
+    pair: &mut Pair<'_>,
     config: &AttachConfig,
     before: &[Cidr],
     added: &mut Vec<Cidr>,
 ) -> Result<(), LinkError> {
     let mut present = before.to_vec();
     for cidr in &config.addresses {
-        if !present.iter().any(|p| p.addr() == cidr.addr()) && netlink.add_address(link, *cidr)? {
+        let is_new = !present.iter().any(|p| p.addr() == cidr.addr());
+        if is_new && pair.inner.add_address(&pair.link, *cidr)? {
             present.push(*cidr);
             added.push(*cidr);
         }
     }
-    guard_multicast(&link.name, &present);
-    if !link.up {
-        netlink.change(link, &[Change::Up(true)])?;
+    guard_multicast(&pair.link.name, &present);
+    if !pair.link.up {
+        pair.inner.change(&pair.link, &[Change::Up(true)])?;
     }
-    arp::announce(link, added.iter().filter_map(ipv4));
+    wait_until_forwarding(pair)?;
+    arp::announce(&pair.link, added.iter().filter_map(ipv4));
     if config.multicast_route {
-        netlink.add_route(link, Cidr::MULTICAST_V4, None)?;
+        pair.inner.add_route(&pair.link, Cidr::MULTICAST_V4, None)?;
     }
+    Ok(())
+}
+
+/// The kernel notices the carrier of a new pair a moment later, and until then the bridge port
+/// swallows everything: the announcement, and the first packets of a program told to go ahead.
+fn wait_until_forwarding(pair: &mut Pair<'_>) -> Result<(), LinkError> {
+    if !pair.bridge_is_up {
+        return Ok(());
+    }
+    for _ in 0..FORWARDING_ATTEMPTS {
+        let port = pair.host.link_by_index(pair.port.index)?;
+        match port {
+            Some(port) if port.forwarding == Some(true) => return Ok(()),
+            Some(_) => std::thread::sleep(FORWARDING_PAUSE),
+            None => return Err(LinkError::NotFound(pair.port.name.clone())),
+        }
+    }
+    tracing::warn!(port = %pair.port.name, "bridge port does not forward yet");
     Ok(())
 }
 
@@ -348,6 +403,9 @@ fn warn_unless(done: Result<(), NftError>, interface: &str) {
     }
 }
 
+/// Usually one or two pauses pass; the kernel gathers carrier changes for at most a second.
+const FORWARDING_PAUSE: Duration = Duration::from_millis(2);
+const FORWARDING_ATTEMPTS: u32 = 1000;
 /// Interface names have 15 bytes; the prefix takes 8 of them.
 const ID_CHARS: usize = 7;
 const HOST_PREFIX: &str = "vethwepl";

@@ -4,8 +4,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{
-    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
+    InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -26,12 +26,16 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Largest packet in bytes, without the Ethernet header.
     pub mtu_bytes: u32,
+    /// Largest MTU the device accepts in bytes; 0 if it does not say.
+    pub max_mtu_bytes: u32,
     /// Administratively up.
     pub up: bool,
     /// Index of the bridge it is a port of.
     pub master: Option<u32>,
     /// Hairpin mode, for bridge ports.
     pub hairpin: Option<bool>,
+    /// Whether frames pass, for bridge ports; a port that has just come up does not forward yet.
+    pub forwarding: Option<bool>,
     /// Index of the other end of a veth pair, in the namespace that holds it.
     pub peer_index: Option<u32>,
     /// Which namespace that is, as this one numbers them; absent if it is this one.
@@ -317,9 +321,11 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         kind: LinkKind::Device,
         mac: None,
         mtu_bytes: 0,
+        max_mtu_bytes: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         master: None,
         hairpin: None,
+        forwarding: None,
         peer_index: None,
         peer_netns_id: None,
         gso_max_bytes: None,
@@ -335,6 +341,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu_bytes) => link.mtu_bytes = mtu_bytes,
+            LinkAttribute::MaxMtu(mtu_bytes) => link.max_mtu_bytes = mtu_bytes,
             LinkAttribute::Controller(index) => link.master = Some(index).filter(|&i| i != 0),
             LinkAttribute::Link(index) => link.peer_index = Some(index).filter(|&i| i != 0),
             LinkAttribute::LinkNetNsId(id) => link.peer_netns_id = Some(id),
@@ -364,6 +371,8 @@ fn read_part(link: &mut Link, part: &LinkInfo) {
             for part in parts {
                 if let InfoBridgePort::HairpinMode(on) = part {
                     link.hairpin = Some(*on);
+                } else if let InfoBridgePort::State(state) = part {
+                    link.forwarding = Some(*state == BridgePortState::Forwarding);
                 }
             }
         }
