@@ -90,7 +90,9 @@ fn top_level_values_decode_and_encode() {
                 .to_u64()
                 .to_string()
                 .into(),
-            other => other.clone(),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Array(_) => {
+                vector["input"].clone()
+            }
         };
         assert!(
             matches(&values[0], &expected),

@@ -1,5 +1,8 @@
 //! Golden vectors and properties of every format.
-#![expect(clippy::unwrap_used, reason = "a test that unwraps in vain has failed as it should")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that unwraps in vain has failed as it should"
+)]
 
 mod capture;
 mod gob;

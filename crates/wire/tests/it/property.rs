@@ -327,7 +327,7 @@ proptest! {
     #[test]
     fn fast_checksum_is_the_slow_one(bytes in vec(any::<u8>(), 0..3000), cut in any::<u16>()) {
         prop_assert_eq!(ethernet::checksum(&bytes), slow_checksum(&bytes));
-        let (front, back) = bytes.split_at(usize::from(cut) % (bytes.len() + 1) & !1);
+        let (front, back) = bytes.split_at((usize::from(cut) % (bytes.len() + 1)) & !1);
         let sum = ethernet::sum(front) + ethernet::sum(back);
         prop_assert_eq!(ethernet::fold(sum), slow_checksum(&bytes));
     }
