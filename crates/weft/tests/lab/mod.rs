@@ -17,6 +17,7 @@
 #![allow(dead_code, reason = "each test program uses its own part of the lab")]
 
 pub(crate) mod capture;
+pub(crate) mod docker;
 pub(crate) mod host;
 pub(crate) mod namespace;
 pub(crate) mod patience;
