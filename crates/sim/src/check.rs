@@ -12,6 +12,9 @@ use crate::host::{Host, Power};
 use crate::plan::{Fault, PathMtu, Plan};
 use crate::world::{Violation, World};
 
+/// What a search in the dark assumes to work (spec/sleeve.md 6).
+const SEARCH_FLOOR_BYTES: usize = 552;
+
 /// Sites that can reach each other over connections.
 pub type Component = BTreeSet<usize>;
 
@@ -91,7 +94,10 @@ impl<'w> Observer<'w> {
                 if !self.statuses.contains_key(&other) {
                     return Err(format!("site {site} is connected to the stopped {other}"));
                 }
-                if !self.neighbours(other).any(|back| back == site) {
+                let far_end = self.world.far_end(site, connection.link);
+                let back = self.statuses[&other].mesh.connections.iter();
+                let mut back = back.filter(|back| back.remote == self.plan.sites[site].name);
+                if !back.any(|back| far_end == Some((other, back.link))) {
                     return Err(format!("site {site} alone is connected to {other}"));
                 }
                 let (us, them) = (&self.plan.sites[site], &self.plan.sites[other]);
@@ -243,10 +249,18 @@ impl<'w> Observer<'w> {
                 let Some(published) = table.tunnels.get(&tunnel.remote) else {
                     return Err(format!("site {site} has no tunnel to {other}"));
                 };
+                let port = self.world.hosts[other].udp_port;
+                if published
+                    .remote_address
+                    .is_none_or(|address| address.port() != port)
+                {
+                    return Err(format!("site {site} has an old address for {other}"));
+                }
                 let path: PathMtu = self.world.network.path_mtu(site, other);
                 let ip = self.plan.sites[other].ip;
                 let expected = path.bytes - overhead_bytes(ip, tunnel.encrypted);
-                let expected = expected.max(552);
+                let floor = if path.truthful { 0 } else { SEARCH_FLOOR_BYTES };
+                let expected = expected.max(floor);
                 if !disturbed && published.mtu_bytes != expected {
                     let mtu = published.mtu_bytes;
                     return Err(format!(

@@ -34,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const ROUTES_SETTLE: Duration = Duration::from_millis(200);
 /// Virtual time after which each frame has arrived.
 const FRAMES_ARRIVE: Duration = Duration::from_secs(4);
+/// Virtual time after which connections that suffered before the calm have ended, if they do.
+const OLD_FAULTS_SHOW: Duration = Duration::from_secs(65);
 /// Virtual time some histories must stay at rest.
 const STAY_AT_REST: Duration = Duration::from_secs(75);
 /// One in so many histories has to.
@@ -147,6 +149,8 @@ fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violat
 }
 
 fn stay_at_rest(world: &mut World, plan: &Plan) -> Result<(), Violation> {
+    world.run_until(world.now() + OLD_FAULTS_SHOW)?;
+    come_to_rest(world, plan)?;
     let before = Observer::new(world, plan).links();
     world.run_until(world.now() + STAY_AT_REST)?;
     let observer = Observer::new(world, plan);

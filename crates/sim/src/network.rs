@@ -158,6 +158,11 @@ impl Streams {
     }
 
     /// A connection, unless both ends are done with it.
+    pub fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.streams.get(&id)
+    }
+
+    /// The same, to be changed.
     pub fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.streams.get_mut(&id)
     }

@@ -126,6 +126,14 @@ impl World {
         self.base + self.now
     }
 
+    /// Site and link at the other end of a link, if both ends are open.
+    pub fn far_end(&self, site: usize, link: LinkId) -> Option<(usize, LinkId)> {
+        let (stream, end) = self.streams.find(site, self.hosts[site].run, link)?;
+        let ends = &self.streams.get(stream)?.ends;
+        let far = &ends[1 - end];
+        (ends[end].is_open && far.is_open).then_some((far.site, far.link))
+    }
+
     /// Lets everything happen that is due until `until`.
     ///
     /// # Errors
@@ -462,6 +470,7 @@ impl World {
             end(to, host.run, accepted, remote),
         ];
         let stream = self.streams.add(Stream { ends });
+        self.trace(|| format!("stream {stream} from {site} to {to}"));
         self.queue.push(self.now + delay, Event::Syn { stream });
         self.queue
             .push(self.now + 2 * delay, Event::SynAck { stream });
@@ -598,6 +607,7 @@ impl World {
     /// A router closes its end, or its kernel does: what is unsent may be lost, the other end gets
     /// a reset if that passes.
     fn close_end(&mut self, id: StreamId, end: usize) {
+        self.trace(|| format!("stream {id} closed at end {end}"));
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
@@ -620,6 +630,7 @@ impl World {
 
     /// A reset arrives at an end.
     fn reset(&mut self, id: StreamId, end: usize) -> Result<(), Violation> {
+        self.trace(|| format!("stream {id} resets end {end}"));
         let Some(stream) = self.streams.get_mut(id) else {
             return Ok(());
         };
