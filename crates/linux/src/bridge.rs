@@ -172,7 +172,7 @@ pub fn bridge_state(name: &str) -> Result<Option<BridgeState>, BridgeError> {
 
 /// Plugs an interface into the bridge and brings it up; does nothing that is done already.
 ///
-/// Its MTU and segmentation-offload limit become the bridge's: a port must never offer the host or a
+/// Its MTU, as far as the device can, and segmentation-offload limit become the bridge's: a port must never offer the host or a
 /// tunnel a packet the others cannot take.
 pub fn plug(bridge: &str, port: &str) -> Result<(), BridgeError> {
     let mut netlink = Netlink::open()?;
@@ -184,8 +184,15 @@ pub fn plug(bridge: &str, port: &str) -> Result<(), BridgeError> {
         Some(_) => return Err(BridgeError::PortTaken { port: port.name }),
         None => changes.push(Change::Master(Some(bridge.index))),
     }
-    if port.mtu_bytes != bridge.mtu_bytes {
-        changes.push(Change::Mtu(bridge.mtu_bytes));
+    // A TAP takes no more than 65521 bytes, less than a bridge.
+    let limit = if port.max_mtu_bytes == 0 {
+        u32::MAX
+    } else {
+        port.max_mtu_bytes
+    };
+    let mtu_bytes = bridge.mtu_bytes.min(limit);
+    if port.mtu_bytes != mtu_bytes {
+        changes.push(Change::Mtu(mtu_bytes));
     }
     if port.gso_max_bytes != Some(GSO_MAX_BYTES) {
         changes.push(Change::GsoMax(GSO_MAX_BYTES));

@@ -117,6 +117,28 @@ fn a_port_is_plugged_in_and_repaired() {
 }
 
 #[test]
+fn a_tap_on_a_bridge_of_the_largest_mtu_gets_as_much_as_it_can_take() {
+    if !can_run() {
+        return;
+    }
+    let host = Space::new("host");
+    host.run(|| {
+        ensure_bridge(&BridgeConfig {
+            mtu_bytes: 65_535,
+            ..weave()
+        })
+    })
+    .unwrap();
+    host.sh("ip tuntap add dev tap0 mode tap");
+    host.run(|| plug("weave", "tap0")).unwrap();
+    let state = host.run(|| bridge_state("weave")).unwrap().unwrap();
+    assert_eq!(
+        (state.link.mtu_bytes, state.ports[0].mtu_bytes),
+        (65_535, 65_521)
+    );
+}
+
+#[test]
 fn a_port_of_another_bridge_is_not_taken() {
     if !can_run() {
         return;
