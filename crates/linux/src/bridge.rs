@@ -79,7 +79,34 @@ pub fn ensure_bridge(config: &BridgeConfig) -> Result<bool, BridgeError> {
         Some(_) => false,
         None => create(&mut netlink, config)?,
     };
-    let bridge = need_bridge(&mut netlink, &config.name)?;
+    let done = settle(&mut netlink, config, created);
+    if done.is_err()
+        && created
+        && let Err(error) = netlink.delete_link_named(&config.name)
+    {
+        tracing::warn!(bridge = %config.name, %error, "half-made bridge not removed");
+    }
+    done.map(|()| created)
+}
+
+fn create(netlink: &mut Netlink, config: &BridgeConfig) -> Result<bool, BridgeError> {
+    match netlink.create_bridge(&config.name, config.mac) {
+        Ok(()) => Ok(true),
+        // Someone else was quicker; what they made is checked like any existing link.
+        Err(LinkError::Exists(_)) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Changes what is not as it should be.
+fn settle(netlink: &mut Netlink, config: &BridgeConfig, created: bool) -> Result<(), BridgeError> {
+    let mut bridge = need_bridge(netlink, &config.name)?;
+    // A bridge follows the smallest MTU of its ports until its own is *changed* once, and setting
+    // the value it already has is no change.
+    if created && bridge.mtu_bytes == config.mtu_bytes {
+        bridge.mtu_bytes -= 1;
+        netlink.change(&bridge, &[Change::Mtu(bridge.mtu_bytes)])?;
+    }
     let mut changes = Vec::new();
     if bridge.mac != Some(config.mac) {
         changes.push(Change::Mac(config.mac));
@@ -100,23 +127,7 @@ pub fn ensure_bridge(config: &BridgeConfig) -> Result<bool, BridgeError> {
         netlink.change(&bridge, &changes)?;
     }
     sysctl::shorten_arp_cache(&config.name);
-    Ok(created)
-}
-
-fn create(netlink: &mut Netlink, config: &BridgeConfig) -> Result<bool, BridgeError> {
-    match netlink.create_bridge(&config.name, config.mac) {
-        Ok(()) => {}
-        // Someone else was quicker; what they made is checked like any existing link.
-        Err(LinkError::Exists(_)) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    }
-    // A bridge follows the smallest MTU of its ports until its own is *changed* once, and setting
-    // the value it already has is no change.
-    let bridge = netlink.need_link(&config.name)?;
-    if bridge.mtu_bytes == config.mtu_bytes {
-        netlink.change(&bridge, &[Change::Mtu(config.mtu_bytes - 1)])?;
-    }
-    Ok(true)
+    Ok(())
 }
 
 fn is_unfit(mac: Mac) -> bool {

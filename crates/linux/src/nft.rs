@@ -273,10 +273,13 @@ fn refused(output: &Output) -> NftError {
 /// A firewall program with a clean environment: what we were started with may hold a passphrase.
 pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new(name);
-    command
-        .env_clear()
-        .env("PATH", PROGRAM_PATH)
-        .env("LC_ALL", "C");
+    let own = std::env::var("PATH").unwrap_or_default();
+    let path = if own.is_empty() {
+        PROGRAM_PATH.to_owned()
+    } else {
+        format!("{own}:{PROGRAM_PATH}")
+    };
+    command.env_clear().env("PATH", path).env("LC_ALL", "C");
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -303,6 +306,7 @@ fn close_chain(text: &mut String) {
 }
 
 const HOST_TABLE: &str = "inet weft";
+/// Where firewall programs are, for a daemon that was started with a shorter path.
 const PROGRAM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ fn a_port_of_another_bridge_is_not_taken() {
 }
 
 #[test]
-fn addresses_no_interface_can_have_are_refused_by_name() {
+fn values_no_interface_can_have_are_refused_by_name() {
     if !can_run() {
         return;
     }
@@ -179,6 +179,19 @@ fn addresses_no_interface_can_have_are_refused_by_name() {
         assert!(error.to_string().contains(&mac.to_string()), "{error}");
         assert!(error.to_string().contains(word), "{error}");
     }
+    assert_eq!(links(&host), Vec::<String>::new());
+    let error = host
+        .run(|| {
+            ensure_bridge(&BridgeConfig {
+                mtu_bytes: 10,
+                ..weave()
+            })
+        })
+        .unwrap_err();
+    assert!(
+        error.to_string().starts_with("set mtu 10, up of weave: "),
+        "{error}"
+    );
     assert_eq!(links(&host), Vec::<String>::new());
     // Not locally administered, and still a name peers of the original use.
     let low = Mac([0, 0, 0, 0, 0, 1]);

@@ -237,7 +237,13 @@ impl Netlink {
                 Change::GsoMax(bytes) => LinkAttribute::GsoMaxSize(bytes),
             });
         }
-        self.act(RouteNetlinkMessage::SetLink(message), 0, "set", &link.name)
+        let what = changes.iter().map(describe).collect::<Vec<_>>().join(", ");
+        self.act(
+            RouteNetlinkMessage::SetLink(message),
+            0,
+            &format!("set {what} of"),
+            &link.name,
+        )
     }
 
     /// Sets hairpin mode (frames may leave by the port they came in by) of a bridge port.
@@ -293,6 +299,19 @@ impl Netlink {
             Some(link) => self.delete_link(&link),
             None => Ok(false),
         }
+    }
+}
+
+fn describe(change: &Change<'_>) -> String {
+    match change {
+        Change::Up(true) => "up".to_owned(),
+        Change::Up(false) => "down".to_owned(),
+        Change::Mtu(mtu_bytes) => format!("mtu {mtu_bytes}"),
+        Change::Mac(mac) => format!("address {mac}"),
+        Change::Master(_) => "bridge".to_owned(),
+        Change::Name(name) => format!("name {name}"),
+        Change::Netns(_) => "namespace".to_owned(),
+        Change::GsoMax(bytes) => format!("gso_max_size {bytes}"),
     }
 }
 
