@@ -3,19 +3,28 @@
 //! Depends on the standard library alone, so that it builds in seconds on a fresh clone.
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
+mod demo;
+mod race;
 mod setup;
+mod stage;
 mod stopwatch;
 mod suite;
 mod tidy;
+mod traffic;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
 
-  demo [--keep]        three hosts and four containers on this machine, explained step by step
+  demo [--keep]        three hosts and four containers on this machine, explained step by step;
+                       --keep leaves them running, `demo --remove` removes them
   test [word]...       every test there is, or the test programs whose name contains a word;
                        ends with `N passed, N failed, N skipped`
+  race [--rounds N] [--seconds N] [--write]
+                       throughput, CPU cost and round trips beside the raw network, and beside the
+                       original router if WEFT_PEER_WEAVER names its daemon; --write writes
+                       docs/performance.md
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 
@@ -23,7 +32,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        ["demo"] => demo::run_demo(false),
+        ["demo", "--keep"] => demo::run_demo(true),
+        ["demo", "--remove"] => demo::remove(),
+        ["race", plan @ ..] => race::run_race(plan),
         ["tidy"] => tidy::run(),
+        ["traffic", rest @ ..] => traffic(rest),
         ["test", only @ ..] => suite::run(only),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -32,6 +46,20 @@ fn main() -> ExitCode {
         _ => {
             eprint!("{USAGE}");
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs inside a namespace of `demo` or `race`.
+fn traffic(arguments: &[&str]) -> ExitCode {
+    match traffic::run(arguments) {
+        Ok(said) => {
+            println!("{said}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
         }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Longer than anything a daemon promises, so that a busy machine fails no test.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+/// Longer than anything a daemon promises (it gives a silent peer 60 s), so that a busy machine fails
+/// no test.
+pub(crate) const LONG: Duration = Duration::from_secs(100);
 
 /// Pause between two looks.
 const STEP: Duration = Duration::from_millis(100);
