@@ -4,6 +4,8 @@
 //! shell ([`Output`]); [`Node`] states the contract between them. The shell is `daemon` in
 //! production and `sim` in simulation.
 
+#![forbid(unsafe_code)]
+
 mod node;
 
 pub use node::{Config, Node};

@@ -6,6 +6,8 @@
 //! `replay`) is pure code run by data-plane threads; it reads a [`table::ForwardingTable`] and never
 //! asks the control half anything.
 
+#![forbid(unsafe_code)]
+
 pub mod datagram;
 pub mod forward;
 pub mod fragment;

@@ -119,7 +119,10 @@ pub(crate) fn workspace_root() -> PathBuf {
 
 fn check(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for path in files_below(root) {
+    let files = files_below(root);
+    let test_modules = test_modules(&files);
+    for path in files {
+        let is_test_module = test_modules.contains(&path);
         let Ok(text) = fs::read_to_string(&path) else {
             continue;
         };
@@ -130,7 +133,7 @@ fn check(root: &Path) -> Vec<Finding> {
             findings.extend(check_manifest(path, krate, &text));
         }
         if path.extension().is_some_and(|extension| extension == "rs") {
-            let is_test = is_test_file(path);
+            let is_test = is_test_module || is_test_file(path);
             findings.extend(check_rust(
                 &Place {
                     path,
@@ -178,7 +181,32 @@ fn crate_of(path: &Path) -> &str {
     }
 }
 
-/// Integration tests, benches, and modules that are declared under `#[cfg(test)]` by their name.
+/// Files of modules that their parent declares under `#[cfg(test)]`.
+fn test_modules(files: &[PathBuf]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for file in files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "rs"))
+    {
+        let Ok(text) = fs::read_to_string(file) else {
+            continue;
+        };
+        let is_root = ["lib.rs", "main.rs", "mod.rs"]
+            .iter()
+            .any(|name| file.ends_with(name));
+        let directory = if is_root {
+            file.with_file_name("")
+        } else {
+            file.with_extension("")
+        };
+        for module in Source::new(&text).test_modules() {
+            found.push(directory.join(module).with_extension("rs"));
+        }
+    }
+    found
+}
+
+/// Integration tests and benches, and tests in files called so.
 fn is_test_file(path: &Path) -> bool {
     let stem = path
         .file_stem()

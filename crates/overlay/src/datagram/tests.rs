@@ -1,3 +1,5 @@
+//! Tests of sealing and opening datagrams.
+
 use nacl::SessionKey;
 use proptest::prelude::*;
 use wire::sleeve::Frames;

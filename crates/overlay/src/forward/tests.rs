@@ -1,3 +1,5 @@
+//! Tests of the forwarding decision.
+
 use super::*;
 use crate::table::TunnelId;
 use crate::testing::{sleeve_vectors, unhex};

@@ -1,3 +1,5 @@
+//! Tests of merging segments.
+
 use proptest::prelude::*;
 
 use super::*;

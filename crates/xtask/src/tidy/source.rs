@@ -40,6 +40,16 @@ impl Source {
         self.test_lines.get(line - 1).copied().unwrap_or(false)
     }
 
+    /// Names of the modules in files of their own that are declared for tests only.
+    pub(super) fn test_modules(&self) -> Vec<&str> {
+        self.code
+            .lines()
+            .enumerate()
+            .filter(|(index, _)| self.is_test(index + 1))
+            .filter_map(|(_, line)| line.rsplit("mod ").next()?.trim().strip_suffix(';'))
+            .collect()
+    }
+
     /// Lines of code that contain `word` not as a part of a longer identifier, from 1.
     pub(super) fn lines_with(&self, word: &str) -> Vec<usize> {
         self.code
@@ -299,6 +309,7 @@ mod tests {
     fn code_under_cfg_test_is_test_code() {
         let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n#[cfg(test)]\nmod more;\nfn d() {}\n";
         let source = Source::new(text);
+        assert_eq!(source.test_modules(), ["more"]);
         let marks: Vec<bool> = (1..=9).map(|line| source.is_test(line)).collect();
         assert_eq!(
             marks,
