@@ -341,3 +341,6 @@ impl Routes {
 fn connection_id(link: LinkId) -> ConnectionId {
     ConnectionId(link.number())
 }
+
+#[cfg(test)]
+mod tests;

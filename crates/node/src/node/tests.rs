@@ -1,0 +1,355 @@
+//! Tests of the composition: two nodes joined by perfect links and a data plane that only carries
+//! special frames. Whole clusters and faults are the simulator's (`sim`).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mesh::{DirectPeer, Password};
+use overlay::table::{ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId};
+
+use super::*;
+
+#[expect(clippy::disallowed_methods, reason = "base of virtual time")]
+fn base() -> Instant {
+    Instant::now()
+}
+
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 6783))
+}
+
+fn config(n: u8, password: &str) -> Config {
+    let name = PeerName::from_u64(0x0200_0000_0000 + u64::from(n));
+    let mut mesh = MeshConfig::new(name, format!("host-{n}"));
+    mesh.password = Password::new(password);
+    Config::new(mesh)
+}
+
+fn node(n: u8, password: &str, now: Instant) -> Node {
+    Node::new(config(n, password), [n; 32], now)
+}
+
+fn drain(node: &mut Node) -> Vec<Output> {
+    std::iter::from_fn(|| node.poll_output()).collect()
+}
+
+fn connect(n: u8, replace: bool) -> Command {
+    let ip = address(n).ip();
+    let text = ip.to_string();
+    let peers = vec![DirectPeer {
+        text,
+        ip,
+        port: None,
+    }];
+    Command::Connect { peers, replace }
+}
+
+fn command(node: &mut Node, command: Command, now: Instant) -> Vec<Output> {
+    let id = RequestId(1);
+    node.handle_input(Input::Command { id, command }, now);
+    drain(node)
+}
+
+/// Two nodes, the first of which dials the second.
+struct Pair {
+    nodes: [Node; 2],
+    tables: [Arc<ForwardingTable>; 2],
+    links: [LinkId; 2],
+    closed: bool,
+    now: Instant,
+}
+
+impl Pair {
+    fn new(configs: [Config; 2]) -> Self {
+        let now = base();
+        let mut seed = 0;
+        let nodes = configs.map(|config| {
+            seed += 1;
+            Node::new(config, [seed; 32], now)
+        });
+        let mut pair = Self {
+            nodes,
+            tables: Default::default(),
+            links: [LinkId::outbound(u64::MAX >> 1), LinkId::inbound(0)],
+            closed: false,
+            now,
+        };
+        pair.input(
+            0,
+            Input::Command {
+                id: RequestId(1),
+                command: connect(2, false),
+            },
+        );
+        pair
+    }
+
+    fn input(&mut self, n: usize, input: Input) {
+        self.nodes[n].handle_input(input, self.now);
+        self.settle();
+    }
+
+    /// Does what the nodes ask for until both are silent.
+    fn settle(&mut self) {
+        loop {
+            let next = (0..2).find_map(|n| Some((n, self.nodes[n].poll_output()?)));
+            let Some((n, output)) = next else {
+                return;
+            };
+            self.follow(n, output);
+        }
+    }
+
+    fn follow(&mut self, n: usize, output: Output) {
+        let now = self.now;
+        match output {
+            Output::Dial { link, remote } => {
+                assert_eq!(
+                    (n, remote),
+                    (0, address(2)),
+                    "only the direct peer is dialled"
+                );
+                self.links[0] = link;
+                let (local, accepted) = (SocketAddr::from(([10, 0, 0, 1], 40_000)), self.links[1]);
+                let connected = Input::LinkConnected {
+                    link,
+                    local,
+                    remote,
+                };
+                let accepted = Input::LinkAccepted {
+                    link: accepted,
+                    local: remote,
+                    remote: local,
+                };
+                self.nodes[0].handle_input(connected, now);
+                self.nodes[1].handle_input(accepted, now);
+            }
+            Output::Send { link, bytes } => {
+                assert_eq!(link, self.links[n]);
+                let link = self.links[1 - n];
+                self.nodes[1 - n].handle_input(Input::LinkBytes { link, bytes }, now);
+                let link = self.links[n];
+                self.nodes[n].handle_input(Input::LinkFlushed { link }, now);
+            }
+            Output::Close { .. } => {
+                self.closed = true;
+                let link = self.links[1 - n];
+                let error = "connection reset by peer".to_owned();
+                self.nodes[1 - n].handle_input(Input::LinkClosed { link, error }, now);
+            }
+            Output::Program(table) => self.tables[n] = table,
+            Output::Probe(probe) => self.carry(n, &probe),
+            Output::Persist(_) | Output::Reply { .. } => {}
+        }
+    }
+
+    fn carry(&mut self, n: usize, probe: &Probe) {
+        let tunnel = self.tunnel(n).expect("published before the probe");
+        assert_eq!(tunnel.id, probe.tunnel);
+        assert_ne!(tunnel.remote_address, None);
+        let kind = match probe.kind {
+            ProbeKind::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
+            ProbeKind::FragmentationTest => SpecialKind::FragmentationTest,
+            ProbeKind::MtuTest { frame_bytes } if frame_bytes > 1452 => {
+                let (tunnel, path_mtu_bytes) = (tunnel.id, 1500);
+                let event = TunnelEvent::TooBig {
+                    tunnel,
+                    path_mtu_bytes,
+                };
+                return self.nodes[n].handle_input(Input::Tunnel(event), self.now);
+            }
+            ProbeKind::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
+        };
+        let Some(far) = self.tunnel(1 - n) else {
+            return;
+        };
+        let from = address(n as u8 + 1);
+        let tunnel = far.id;
+        let event = TunnelEvent::Special { tunnel, from, kind };
+        self.nodes[1 - n].handle_input(Input::Tunnel(event), self.now);
+    }
+
+    fn tunnel(&self, n: usize) -> Option<Arc<Tunnel>> {
+        self.tables[n].tunnels.values().next().cloned()
+    }
+
+    fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        loop {
+            let due = self
+                .nodes
+                .iter()
+                .filter_map(|node| node.poll_timeout())
+                .min();
+            let Some((at, _)) = due.filter(|(at, _)| *at <= end) else {
+                break;
+            };
+            self.now = self.now.max(at);
+            for n in 0..2 {
+                self.nodes[n].handle_timeout(self.now);
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+}
+
+#[test]
+fn a_new_node_first_publishes_that_it_knows_nobody() {
+    let now = base();
+    let mut node = node(1, "", now);
+    let outputs = drain(&mut node);
+    let [Output::Program(table)] = outputs.as_slice() else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!(table.us, node.name());
+    assert_eq!(table.peers, [node.name()]);
+    assert!(table.tunnels.is_empty() && table.unicast.is_empty() && table.broadcast.is_empty());
+}
+
+#[test]
+fn direct_peers_are_persisted_before_they_are_dialled_and_the_reply_is_last() {
+    let now = base();
+    let mut node = node(1, "", now);
+    drain(&mut node);
+    let outputs = command(&mut node, connect(2, false), now);
+    let persist = Output::Persist(Record::DirectPeers(vec!["10.0.0.2".into()]));
+    assert_eq!(format!("{:?}", outputs[0]), format!("{persist:?}"));
+    assert!(
+        outputs
+            .iter()
+            .any(|output| matches!(output, Output::Dial { .. }))
+    );
+    assert!(matches!(
+        outputs.last(),
+        Some(Output::Reply {
+            id: RequestId(1),
+            reply: Reply::Done
+        })
+    ));
+    let peers = vec!["10.0.0.2".to_owned()];
+    let outputs = command(&mut node, Command::Forget { peers }, now);
+    let persist = Output::Persist(Record::DirectPeers(Vec::new()));
+    assert_eq!(format!("{:?}", outputs[0]), format!("{persist:?}"));
+}
+
+#[test]
+fn two_nodes_establish_a_tunnel_with_a_verified_mtu() {
+    let mut pair = Pair::new([config(1, ""), config(2, "")]);
+    pair.run_for(Duration::from_secs(3));
+    for n in 0..2 {
+        let tunnel = pair.tunnel(n).unwrap();
+        assert!(tunnel.key.is_none() && tunnel.carries_traffic && tunnel.stack_frag);
+        assert_eq!((tunnel.mtu_bytes, tunnel.outbound), (1438, n == 0));
+        let other = pair.nodes[1 - n].name();
+        assert_eq!(pair.tables[n].unicast, BTreeMap::from([(other, other)]));
+        assert_eq!(pair.tables[n].broadcast[&pair.nodes[n].name()], [other]);
+        let status = pair.nodes[n].status(pair.now);
+        assert_eq!(status.tunnels[0].link, pair.links[n]);
+        assert_eq!(status.tunnels[0].reason, "only-common");
+        assert!(status.mesh.connections[0].established);
+    }
+}
+
+#[test]
+fn with_a_password_every_published_tunnel_has_the_same_key_at_both_ends() {
+    let mut pair = Pair::new([config(1, "secret"), config(2, "secret")]);
+    pair.run_for(Duration::from_secs(3));
+    let keys = [0, 1].map(|n| *pair.tunnel(n).unwrap().key.clone().unwrap().expose_bytes());
+    assert_eq!(keys[0], keys[1]);
+    assert_eq!(pair.tunnel(0).unwrap().mtu_bytes, 1414);
+}
+
+#[test]
+fn only_mutual_trust_leaves_the_data_plane_in_clear() {
+    for (trusting, expected) in [([true, true], false), ([true, false], true)] {
+        let mut n = 0;
+        let configs = trusting.map(|trusts| {
+            n += 1;
+            let mut config = config(n, "secret");
+            if trusts {
+                let subnet = TrustedSubnet::new([10, 0, 0, 0].into(), 24).unwrap();
+                config.mesh.trusted_subnets = vec![subnet];
+            }
+            config
+        });
+        let mut pair = Pair::new(configs);
+        pair.run_for(Duration::from_secs(3));
+        for n in 0..2 {
+            assert_eq!(pair.tunnel(n).unwrap().key.is_some(), expected);
+            assert_eq!(
+                pair.nodes[n].status(pair.now).tunnels[0].encrypted,
+                expected
+            );
+        }
+    }
+}
+
+#[test]
+fn different_passwords_publish_no_tunnel() {
+    let mut pair = Pair::new([config(1, "secret"), config(2, "other")]);
+    assert!(pair.closed);
+    assert!(pair.tunnel(0).is_none() && pair.tunnel(1).is_none());
+    pair.closed = false;
+}
+
+#[test]
+fn a_closed_link_takes_its_tunnel_along() {
+    let mut pair = Pair::new([config(1, ""), config(2, "")]);
+    pair.run_for(Duration::from_secs(3));
+    let link = pair.links[1];
+    let error = "EOF".to_owned();
+    pair.nodes[1].handle_input(Input::LinkClosed { link, error }, pair.now);
+    let outputs = drain(&mut pair.nodes[1]);
+    let programs: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Program(table) => Some(table),
+            Output::Persist(_)
+            | Output::Dial { .. }
+            | Output::Send { .. }
+            | Output::Close { .. }
+            | Output::Probe(_)
+            | Output::Reply { .. } => None,
+        })
+        .collect();
+    assert_eq!(programs.len(), 1, "one snapshot per input");
+    assert!(programs[0].tunnels.is_empty());
+}
+
+#[test]
+fn inputs_about_what_is_gone_are_ignored() {
+    let now = base();
+    let mut node = node(1, "", now);
+    drain(&mut node);
+    for link in [LinkId::inbound(9), LinkId::outbound(9)] {
+        let bytes = b"weave\x01\x02".to_vec();
+        let error = String::new();
+        node.handle_input(Input::LinkBytes { link, bytes }, now);
+        node.handle_input(Input::LinkFlushed { link }, now);
+        let closed = error.clone();
+        node.handle_input(
+            Input::LinkClosed {
+                link,
+                error: closed,
+            },
+            now,
+        );
+        node.handle_input(Input::DialFailed { link, error }, now);
+    }
+    let tunnel = TunnelId(5);
+    let event = TunnelEvent::CounterExhausted { tunnel };
+    node.handle_input(Input::Tunnel(event), now);
+    let outputs = drain(&mut node);
+    assert!(outputs.is_empty(), "{outputs:?}");
+}
+
+#[test]
+fn time_that_goes_backwards_stands_still() {
+    let now = base() + Duration::from_secs(100);
+    let mut node = node(1, "", now);
+    drain(&mut node);
+    node.handle_timeout(now - Duration::from_secs(50));
+    command(&mut node, connect(2, false), now - Duration::from_secs(50));
+    assert!(node.poll_timeout().is_some_and(|(at, _)| at >= now));
+}
