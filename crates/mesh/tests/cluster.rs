@@ -1,5 +1,7 @@
 //! Whole meshes talking to each other: forming, breaking and mending.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod net;
 
 use mesh::status::TargetState;

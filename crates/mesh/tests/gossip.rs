@@ -1,5 +1,7 @@
 //! What owners of channels can rely on, and what happens to channels nobody here owns.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod net;
 
 use mesh::{Delivery, GossipContent, MeshConfig, UnicastError};

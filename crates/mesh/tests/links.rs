@@ -1,5 +1,7 @@
 //! One link at a time: deadlines, odd messages, hostile bytes.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 mod net;
 
 use mesh::{MeshConfig, MeshOutput};

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rand::{Rng, RngExt};
 use tracing::{debug, info};
+use wire::PeerName;
 use wire::handshake::{Features, VersionRange, WeftFeature};
 use wire::quote::quote;
 use zeroize::Zeroizing;
@@ -15,6 +16,7 @@ use crate::link::outbox::{Item, Topic};
 use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
 use crate::maker::Ending;
 use crate::peers::{Adjacency, peer_label};
+use crate::routes::{Edges, Routes};
 use crate::{Connection, LinkId, MeshOutput};
 
 /// Most accepted links whose introduction is under way; the oldest makes room for the newest.
@@ -286,7 +288,7 @@ impl Mesh {
         if let Err(refused) = self.add_connection(id, now) {
             return self.end_link(id, &refused.error, refused.ending, now);
         }
-        let is_new = !self.routes.established.unicast().contains_key(&name);
+        let is_new = !self.has_established_route(name);
         match (is_new, is_restarted) {
             (true, _) => info!(%conn, "connection added (new peer)"),
             (false, true) => info!(%conn, "connection added (restarted peer)"),
@@ -410,6 +412,15 @@ impl Mesh {
             link_encrypted: introduced.key.is_some(),
             features: introduced.features.clone(),
         }
+    }
+
+    /// Whether data can reach a peer, whatever the data plane was told last.
+    fn has_established_route(&self, name: PeerName) -> bool {
+        if self.timers.routes.is_none() {
+            return self.routes.established.unicast().contains_key(&name);
+        }
+        let present = Routes::calculate(&self.peers, Edges::EstablishedSymmetric);
+        present.unicast().contains_key(&name)
     }
 
     /// Every channel's complete state for one link.

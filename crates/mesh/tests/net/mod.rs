@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -10,6 +11,11 @@ use mesh::{Connection, Delivery, DirectPeer, LinkId, Mesh, MeshConfig, MeshOutpu
 use wire::PeerName;
 use wire::handshake::{FLAG_PLAIN, Features, encode_header};
 use wire::message::{Message, OverlayControl, encode_frame};
+
+thread_local! {
+    /// The mesh that is at work, for whoever listens to the logs.
+    pub(crate) static SPEAKER: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Port everybody listens on.
 pub(crate) const PORT: u16 = 6783;
@@ -174,6 +180,7 @@ impl Net {
 
     /// `from` is told to connect to `to`.
     pub(crate) fn connect(&mut self, from: usize, to: usize) {
+        SPEAKER.set(from);
         self.meshes[from].connect(vec![direct(to)], false, self.now);
         self.settle();
     }
@@ -225,6 +232,7 @@ impl Net {
                     .poll_timeout()
                     .is_some_and(|(at, _)| at <= self.now)
                 {
+                    SPEAKER.set(n);
                     self.meshes[n].handle_timeout(self.now);
                 }
             }
@@ -248,6 +256,7 @@ impl Net {
 
     /// Puts bytes on a link as if its far end had sent them.
     pub(crate) fn inject(&mut self, n: usize, link: LinkId, bytes: &[u8]) {
+        SPEAKER.set(n);
         self.meshes[n].handle_link_bytes(link, bytes, self.now);
         self.settle();
     }
@@ -268,6 +277,9 @@ impl Net {
 
     fn deliver(&mut self, event: Event) {
         let now = self.now;
+        let (Event::Bytes { mesh, .. } | Event::Flushed { mesh, .. } | Event::Closed { mesh, .. }) =
+            &event;
+        SPEAKER.set(*mesh);
         match event {
             Event::Bytes { mesh, link, bytes } => {
                 if !self.reset || self.wires.contains_key(&(mesh, link)) {
@@ -280,6 +292,7 @@ impl Net {
     }
 
     fn carry_out(&mut self, n: usize, output: MeshOutput) {
+        SPEAKER.set(n);
         let seen = &mut self.seen[n];
         match output {
             MeshOutput::Dial { link, remote } => {
@@ -362,6 +375,7 @@ impl Net {
         );
         self.wires.insert((far, accepted), End { mesh: n, link });
         self.meshes[n].handle_link_connected(link, local, remote, self.now);
+        SPEAKER.set(far);
         self.meshes[far].handle_link_accepted(accepted, remote, local, self.now);
     }
 
