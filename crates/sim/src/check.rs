@@ -145,7 +145,12 @@ impl<'w> Observer<'w> {
                 let is_wanted = self.has_direct(from, to)
                     || (self.plan.sites[from].discovery && component.contains(&to));
                 if is_wanted && self.can_dial(from, to) && !self.neighbours(from).any(|n| n == to) {
-                    return Err(format!("site {from} is not connected to {to}"));
+                    let ip = self.plan.sites[to].ip;
+                    let targets = self.statuses[&from].mesh.targets.iter();
+                    let target = targets
+                        .filter(|target| target.address.ip() == ip)
+                        .next_back();
+                    return Err(format!("site {from} is not connected to {to}: {target:?}"));
                 }
             }
         }

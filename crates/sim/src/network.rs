@@ -125,6 +125,8 @@ pub struct End {
     pub address: SocketAddr,
     /// Whether the router has it open.
     pub is_open: bool,
+    /// Whether the router closed it, perhaps before it was open.
+    pub is_done: bool,
     /// Bytes on the way to this end.
     pub incoming: VecDeque<u8>,
     /// Whether a delivery is on the way.

@@ -17,7 +17,7 @@ pub const PORT: u16 = 6783;
 pub const INTERFACE_MTU_BYTES: usize = 1500;
 /// From this many peers on, discovery is off and the mesh is sparse: a full one of a hundred peers
 /// exchanges gigabytes of topology.
-const SPARSE_FROM: usize = 16;
+const SPARSE_FROM: usize = 40;
 
 /// What the command line chooses; everything else follows from the seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

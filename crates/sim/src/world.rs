@@ -41,6 +41,9 @@ enum Event {
     },
     SynAck {
         stream: StreamId,
+        site: usize,
+        run: u32,
+        link: LinkId,
     },
     DialFailed {
         site: usize,
@@ -183,7 +186,12 @@ impl World {
         match event {
             Event::Timer { site, run } => self.timer(site, run),
             Event::Syn { stream } => self.syn(stream),
-            Event::SynAck { stream } => self.syn_ack(stream),
+            Event::SynAck {
+                stream,
+                site,
+                run,
+                link,
+            } => self.syn_ack(stream, site, run, link),
             Event::DialFailed {
                 site,
                 run,
@@ -462,6 +470,7 @@ impl World {
             link,
             address,
             is_open: false,
+            is_done: false,
             incoming: VecDeque::new(),
             is_scheduled: false,
         };
@@ -471,9 +480,14 @@ impl World {
         ];
         let stream = self.streams.add(Stream { ends });
         self.trace(|| format!("stream {stream} from {site} to {to}"));
+        let answer = Event::SynAck {
+            stream,
+            site,
+            run,
+            link,
+        };
         self.queue.push(self.now + delay, Event::Syn { stream });
-        self.queue
-            .push(self.now + 2 * delay, Event::SynAck { stream });
+        self.queue.push(self.now + 2 * delay, answer);
     }
 
     fn syn(&mut self, id: StreamId) -> Result<(), Violation> {
@@ -495,26 +509,30 @@ impl World {
         )
     }
 
-    fn syn_ack(&mut self, id: StreamId) -> Result<(), Violation> {
+    fn syn_ack(
+        &mut self,
+        id: StreamId,
+        site: usize,
+        run: u32,
+        link: LinkId,
+    ) -> Result<(), Violation> {
         let Some(stream) = self.streams.get_mut(id) else {
-            return Ok(());
+            let error = "connection refused".to_owned();
+            return self.input(site, run, Input::DialFailed { link, error });
         };
         let [dialler, acceptor] = &mut stream.ends;
-        let (link, local, remote) = (dialler.link, dialler.address, acceptor.address);
-        let (site, run) = (dialler.site, dialler.run);
-        dialler.is_open = self.hosts[site].run == run && self.hosts[site].node.is_some();
+        let (local, remote) = (dialler.address, acceptor.address);
+        let is_running = self.hosts[site].run == run && self.hosts[site].node.is_some();
+        dialler.is_open = is_running && !dialler.is_done;
         if !dialler.is_open {
             return self.reset(id, 1);
         }
-        self.input(
-            site,
-            run,
-            Input::LinkConnected {
-                link,
-                local,
-                remote,
-            },
-        )
+        let connected = Input::LinkConnected {
+            link,
+            local,
+            remote,
+        };
+        self.input(site, run, connected)
     }
 
     fn send(&mut self, site: usize, link: LinkId, bytes: &[u8]) -> Result<(), Violation> {
@@ -612,6 +630,7 @@ impl World {
             return;
         };
         stream.ends[end].is_open = false;
+        stream.ends[end].is_done = true;
         stream.ends[end].incoming.clear();
         let other = &mut stream.ends[1 - end];
         if self.rng.random_bool(0.5) {
