@@ -9,6 +9,7 @@
 pub mod ethernet;
 pub mod gob;
 pub mod handshake;
+mod intake;
 pub mod message;
 pub mod name;
 pub mod quote;

@@ -3,6 +3,8 @@
 
 use crate::PeerName;
 use crate::gob::{self, GobError, Stream};
+use crate::handshake::FEATURES_BYTES_MAX;
+use crate::intake::Intake;
 
 /// Longest frame of a version 2 link, bytes, its length prefix not counted.
 pub const FRAME_BYTES_MAX: usize = 10 * 1024 * 1024;
@@ -198,6 +200,10 @@ pub enum FrameError {
     /// The other side announced it; ends the link.
     #[error("incoming message exceeds maximum size: {0} > {FRAME_BYTES_MAX}")]
     IncomingTooLarge(usize),
+    /// The first frame, which holds the features, is larger than [`FEATURES_BYTES_MAX`] and a tag;
+    /// ends the link.
+    #[error("features of {0} bytes are too large")]
+    FeaturesTooLarge(usize),
 }
 
 /// Version 2: `message` (sealed already, if the link is encrypted) behind its length.
@@ -227,13 +233,16 @@ pub fn encode_frame_v1(message: &[u8]) -> Vec<u8> {
 
 /// Splits the bytes of a version 2 link into frames.
 ///
+/// The first frame holds features and must be small: nobody we do not know yet makes us keep
+/// megabytes.
+///
 /// Invariant: holds at most one unfinished frame plus what was pushed since the last frame was
 /// taken.
 #[derive(Debug, Default)]
 pub struct FrameReader {
-    buffer: Vec<u8>,
-    /// Bytes at the front of `buffer` that were handed out.
-    consumed: usize,
+    intake: Intake,
+    /// Whether the first frame was handed out.
+    introduced: bool,
 }
 
 impl FrameReader {
@@ -244,32 +253,32 @@ impl FrameReader {
 
     /// Adds bytes from the link, cut anywhere.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.consumed);
-        self.consumed = 0;
-        self.buffer.extend_from_slice(bytes);
+        self.intake.push(bytes);
     }
 
     /// The content of the next frame, which may be opened in place; `None` until more bytes come.
     /// After an error the link must be closed.
     pub fn next_frame(&mut self) -> Result<Option<&mut [u8]>, FrameError> {
-        let rest = &self.buffer[self.consumed..];
-        let Some((prefix, content)) = rest.split_first_chunk::<FRAME_PREFIX_BYTES>() else {
+        let Some((prefix, content)) = self.intake.rest().split_first_chunk() else {
             return Ok(None);
         };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > FRAME_BYTES_MAX {
             return Err(FrameError::IncomingTooLarge(length));
         }
+        if !self.introduced && length > FEATURES_BYTES_MAX + crate::sleeve::TAG_BYTES {
+            return Err(FrameError::FeaturesTooLarge(length));
+        }
         if content.len() < length {
             return Ok(None);
         }
-        let start = self.consumed + FRAME_PREFIX_BYTES;
-        self.consumed = start + length;
-        Ok(Some(&mut self.buffer[start..start + length]))
+        self.introduced = true;
+        let frame = self.intake.consume(FRAME_PREFIX_BYTES + length);
+        Ok(Some(&mut frame[FRAME_PREFIX_BYTES..]))
     }
 
     /// Bytes held that belong to no frame taken so far.
     pub fn buffered_bytes(&self) -> usize {
-        self.buffer.len() - self.consumed
+        self.intake.rest().len()
     }
 }

@@ -48,6 +48,8 @@ pub const DEPTH_MAX: usize = 16;
 pub const DEFINITIONS_MAX: usize = 256;
 /// Most fields of one struct type. Peers define six at most.
 pub const FIELDS_MAX: usize = 256;
+/// Longest type definition, bytes. Those of peers are below 100.
+pub const DEFINITION_BYTES_MAX: usize = 8 * 1024;
 /// Most values in the tree of one top-level value; bounds what a hostile frame costs in memory.
 /// A 10 MiB payload of names or ring entries stays below it.
 pub const VALUES_MAX: usize = 1024 * 1024;
@@ -70,7 +72,7 @@ pub enum GobError {
     /// A type was defined twice, or a reserved id was defined.
     #[error("gob: duplicate type received")]
     DuplicateType,
-    /// More definitions or fields than anybody needs.
+    /// More or larger definitions than anybody needs.
     #[error("gob: too many type definitions")]
     TooManyTypes,
     /// A definition that is neither slice, map, struct, array nor custom-encoded.

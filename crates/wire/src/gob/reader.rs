@@ -4,17 +4,22 @@ use super::decode::decode_message;
 use super::primitive::Reader;
 use super::types::TypeTable;
 use super::{GobError, MESSAGE_BYTES_MAX, Value};
+use crate::handshake::FEATURES_BYTES_MAX;
+use crate::intake::Intake;
 
 /// Decoder of a continuous stream. Push bytes as they come, then take values until there is none.
+///
+/// The first value holds features and must be small: nobody we do not know yet makes us keep
+/// megabytes.
 ///
 /// Invariant: holds at most one unfinished message plus what was pushed since the last value was
 /// taken.
 #[derive(Debug, Default)]
 pub struct StreamReader {
-    buffer: Vec<u8>,
-    /// Bytes at the front of `buffer` that have been decoded.
-    consumed: usize,
+    intake: Intake,
     types: TypeTable,
+    /// Whether the first value was handed out.
+    introduced: bool,
 }
 
 impl StreamReader {
@@ -25,56 +30,56 @@ impl StreamReader {
 
     /// Adds bytes from the link.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.buffer.drain(..self.consumed);
-        self.consumed = 0;
-        self.buffer.extend_from_slice(bytes);
+        self.intake.push(bytes);
     }
 
     /// The next value; `None` until more bytes come. After an error the link must be closed.
     pub fn next_value(&mut self) -> Result<Option<Value<'_>>, GobError> {
-        loop {
-            let rest = &self.buffer[self.consumed..];
-            let Some(end) = message_end(rest)? else {
-                return Ok(None);
-            };
-            if rest.len() < end {
-                return Ok(None);
-            }
-            let start = self.consumed;
-            self.consumed += end;
-            // Split in two because a value must not be borrowed while the loop goes on.
-            if is_definition(&self.buffer[start..self.consumed])? {
-                let message = Reader::new(&self.buffer[start..self.consumed]).message()?;
-                decode_message(message, &mut self.types)?;
-                continue;
-            }
-            let message = Reader::new(&self.buffer[start..self.consumed]).message()?;
-            return decode_message(message, &mut self.types);
-        }
+        let Some(message_bytes) = self.take_definitions()? else {
+            return Ok(None);
+        };
+        self.introduced = true;
+        let message = Reader::new(self.intake.consume(message_bytes)).message()?;
+        decode_message(message, &mut self.types)
     }
 
     /// Bytes held that belong to no value taken so far.
     pub fn buffered_bytes(&self) -> usize {
-        self.buffer.len() - self.consumed
+        self.intake.rest().len()
     }
-}
 
-/// Bytes of the message at the front, its length included; `None` when the length is not all here.
-fn message_end(bytes: &[u8]) -> Result<Option<usize>, GobError> {
-    let mut reader = Reader::new(bytes);
-    let length = match reader.uint() {
-        Ok(length) => length,
-        Err(GobError::Truncated) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    match usize::try_from(length) {
-        Ok(length_bytes) if length_bytes <= MESSAGE_BYTES_MAX => {
-            Ok(Some(bytes.len() - reader.rest().len() + length_bytes))
+    /// Decodes the definitions at the front; bytes of the value message behind them, or `None` until
+    /// all of it is here.
+    fn take_definitions(&mut self) -> Result<Option<usize>, GobError> {
+        while let Some(message_bytes) = self.next_message()? {
+            if Reader::new(self.intake.rest()).message()?.int()? >= 0 {
+                return Ok(Some(message_bytes));
+            }
+            let definition = Reader::new(self.intake.consume(message_bytes)).message()?;
+            decode_message(definition, &mut self.types)?;
         }
-        _ => Err(GobError::MessageTooLarge(length)),
+        Ok(None)
     }
-}
 
-fn is_definition(bytes: &[u8]) -> Result<bool, GobError> {
-    Ok(Reader::new(bytes).message()?.int()? < 0)
+    /// Bytes of the message at the front, its length included; `None` until all of it is here.
+    fn next_message(&self) -> Result<Option<usize>, GobError> {
+        let rest = self.intake.rest();
+        let mut reader = Reader::new(rest);
+        let length = match reader.uint() {
+            Ok(length) => length,
+            Err(GobError::Truncated) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let limit = if self.introduced {
+            MESSAGE_BYTES_MAX
+        } else {
+            FEATURES_BYTES_MAX
+        };
+        let length_bytes = usize::try_from(length)
+            .ok()
+            .filter(|&length_bytes| length_bytes <= limit)
+            .ok_or(GobError::MessageTooLarge(length))?;
+        let prefix_bytes = rest.len() - reader.rest().len();
+        Ok((length_bytes <= reader.rest().len()).then_some(prefix_bytes + length_bytes))
+    }
 }

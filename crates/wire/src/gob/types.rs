@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::primitive::Reader;
-use super::{DEFINITIONS_MAX, FIELDS_MAX, GobError, id};
+use super::{DEFINITION_BYTES_MAX, DEFINITIONS_MAX, FIELDS_MAX, GobError, id};
 
 /// One field of a struct type.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl TypeTable {
         if type_id < id::FIRST_DEFINED || self.types.contains_key(&type_id) {
             return Err(GobError::DuplicateType);
         }
-        if self.types.len() >= DEFINITIONS_MAX {
+        if self.types.len() >= DEFINITIONS_MAX || reader.rest().len() > DEFINITION_BYTES_MAX {
             return Err(GobError::TooManyTypes);
         }
         let definition = read_wire_type(&mut reader)?;

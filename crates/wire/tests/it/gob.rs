@@ -276,3 +276,26 @@ fn types_no_peer_sends_today_are_skipped() {
     assert_eq!(record.get("F"), Some(&Value::Float(1.0)));
     assert_eq!(record.uint("B"), Ok(9));
 }
+
+#[test]
+fn definitions_are_bounded_in_number_and_size() {
+    let list_of_strings = |id: i64, name: &str| {
+        let mut body = Vec::new();
+        gob::put_int(&mut body, -id);
+        body.extend([2, 1, 1]);
+        gob::put_string(&mut body, name);
+        body.extend([0, 1, 12, 0, 0]);
+        let mut message = Vec::new();
+        gob::put_bytes(&mut message, &body);
+        message
+    };
+    let most = i64::try_from(gob::DEFINITIONS_MAX).unwrap();
+    let mut stream: Vec<u8> = (0..most)
+        .flat_map(|at| list_of_strings(65 + at, "T"))
+        .collect();
+    assert_eq!(decode_all(&stream), Ok(Vec::new()));
+    stream.extend(list_of_strings(65 + most, "T"));
+    assert_eq!(decode_all(&stream), Err(GobError::TooManyTypes));
+    let long = list_of_strings(65, &"T".repeat(gob::DEFINITION_BYTES_MAX));
+    assert_eq!(decode_all(&long), Err(GobError::TooManyTypes));
+}
