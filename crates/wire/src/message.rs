@@ -3,7 +3,6 @@
 
 use crate::PeerName;
 use crate::gob::{self, GobError, Stream};
-use crate::handshake::FEATURES_BYTES_MAX;
 use crate::intake::Intake;
 
 /// Longest frame of a version 2 link, bytes, its length prefix not counted.
@@ -200,10 +199,6 @@ pub enum FrameError {
     /// The other side announced it; ends the link.
     #[error("incoming message exceeds maximum size: {0} > {FRAME_BYTES_MAX}")]
     IncomingTooLarge(usize),
-    /// The first frame, which holds the features, is larger than [`FEATURES_BYTES_MAX`] and a tag;
-    /// ends the link.
-    #[error("features of {0} bytes are too large")]
-    FeaturesTooLarge(usize),
 }
 
 /// Version 2: `message` (sealed already, if the link is encrypted) behind its length.
@@ -233,16 +228,11 @@ pub fn encode_frame_v1(message: &[u8]) -> Vec<u8> {
 
 /// Splits the bytes of a version 2 link into frames.
 ///
-/// The first frame holds features and must be small: nobody we do not know yet makes us keep
-/// megabytes.
-///
 /// Invariant: holds at most one unfinished frame plus what was pushed since the last frame was
 /// taken.
 #[derive(Debug, Default)]
 pub struct FrameReader {
     intake: Intake,
-    /// Whether the first frame was handed out.
-    introduced: bool,
 }
 
 impl FrameReader {
@@ -266,18 +256,15 @@ impl FrameReader {
         if length > FRAME_BYTES_MAX {
             return Err(FrameError::IncomingTooLarge(length));
         }
-        if !self.introduced && length > FEATURES_BYTES_MAX + crate::sleeve::TAG_BYTES {
-            return Err(FrameError::FeaturesTooLarge(length));
-        }
         if content.len() < length {
             return Ok(None);
         }
-        self.introduced = true;
         let frame = self.intake.consume(FRAME_PREFIX_BYTES + length);
         Ok(Some(&mut frame[FRAME_PREFIX_BYTES..]))
     }
 
-    /// Bytes held that belong to no frame taken so far.
+    /// Bytes held that belong to no frame taken so far. While the other side is a stranger the
+    /// caller keeps this small.
     pub fn buffered_bytes(&self) -> usize {
         self.intake.rest().len()
     }

@@ -4,13 +4,9 @@ use super::decode::decode_message;
 use super::primitive::Reader;
 use super::types::TypeTable;
 use super::{GobError, MESSAGE_BYTES_MAX, Value};
-use crate::handshake::FEATURES_BYTES_MAX;
 use crate::intake::Intake;
 
 /// Decoder of a continuous stream. Push bytes as they come, then take values until there is none.
-///
-/// The first value holds features and must be small: nobody we do not know yet makes us keep
-/// megabytes.
 ///
 /// Invariant: holds at most one unfinished message plus what was pushed since the last value was
 /// taken.
@@ -18,8 +14,6 @@ use crate::intake::Intake;
 pub struct StreamReader {
     intake: Intake,
     types: TypeTable,
-    /// Whether the first value was handed out.
-    introduced: bool,
 }
 
 impl StreamReader {
@@ -38,12 +32,12 @@ impl StreamReader {
         let Some(message_bytes) = self.take_definitions()? else {
             return Ok(None);
         };
-        self.introduced = true;
         let message = Reader::new(self.intake.consume(message_bytes)).message()?;
         decode_message(message, &mut self.types)
     }
 
-    /// Bytes held that belong to no value taken so far.
+    /// Bytes held that belong to no value taken so far. While the other side is a stranger the
+    /// caller keeps this small.
     pub fn buffered_bytes(&self) -> usize {
         self.intake.rest().len()
     }
@@ -77,7 +71,7 @@ impl StreamReader {
         };
         let length_bytes = usize::try_from(length)
             .ok()
-            .filter(|&length_bytes| length_bytes <= limit)
+            .filter(|&length_bytes| length_bytes <= MESSAGE_BYTES_MAX)
             .ok_or(GobError::MessageTooLarge(length))?;
         let prefix_bytes = rest.len() - reader.rest().len();
         Ok((length_bytes <= reader.rest().len()).then_some(prefix_bytes + length_bytes))

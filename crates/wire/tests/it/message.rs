@@ -2,8 +2,7 @@
 
 use serde_json::Value as Json;
 use wire::PeerName;
-use wire::gob::{GobError, StreamReader};
-use wire::handshake::FEATURES_BYTES_MAX;
+use wire::gob::GobError;
 use wire::message::{
     FRAME_BYTES_MAX, FrameError, FrameReader, Message, MessageError, OverlayControl, encode_frame,
     encode_frame_v1,
@@ -147,36 +146,4 @@ fn version_1_frames_are_gob_byte_slices() {
         hex(&encode_frame_v1(&unhex("0468656c6c6f"))),
         "090a00060468656c6c6f"
     );
-}
-
-#[test]
-fn only_after_the_features_may_frames_be_large() {
-    let prefix = |length: usize| u32::try_from(length).unwrap().to_be_bytes();
-    let mut reader = FrameReader::new();
-    reader.push(&prefix(FEATURES_BYTES_MAX + 17));
-    assert_eq!(
-        reader.next_frame(),
-        Err(FrameError::FeaturesTooLarge(FEATURES_BYTES_MAX + 17))
-    );
-
-    let mut reader = FrameReader::new();
-    reader.push(&encode_frame(&[1; FEATURES_BYTES_MAX + 16]).unwrap());
-    assert!(reader.next_frame().unwrap().is_some());
-    reader.push(&encode_frame(&vec![2; FRAME_BYTES_MAX]).unwrap());
-    assert_eq!(
-        reader.next_frame().unwrap().map(|frame| frame.len()),
-        Some(FRAME_BYTES_MAX)
-    );
-
-    let large = encode_frame_v1(&[1; FEATURES_BYTES_MAX]);
-    let mut reader = StreamReader::new();
-    reader.push(&large);
-    assert!(matches!(
-        reader.next_value(),
-        Err(GobError::MessageTooLarge(_))
-    ));
-    let mut reader = StreamReader::new();
-    reader.push(&encode_frame_v1(&[1]));
-    reader.push(&large);
-    assert!(reader.next_value().unwrap().is_some() && reader.next_value().unwrap().is_some());
 }
