@@ -64,11 +64,6 @@ impl StreamReader {
             Err(GobError::Truncated) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let limit = if self.introduced {
-            MESSAGE_BYTES_MAX
-        } else {
-            FEATURES_BYTES_MAX
-        };
         let length_bytes = usize::try_from(length)
             .ok()
             .filter(|&length_bytes| length_bytes <= MESSAGE_BYTES_MAX)
