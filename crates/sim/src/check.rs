@@ -146,10 +146,8 @@ impl<'w> Observer<'w> {
                     || (self.plan.sites[from].discovery && component.contains(&to));
                 if is_wanted && self.can_dial(from, to) && !self.neighbours(from).any(|n| n == to) {
                     let ip = self.plan.sites[to].ip;
-                    let targets = self.statuses[&from].mesh.targets.iter();
-                    let target = targets
-                        .filter(|target| target.address.ip() == ip)
-                        .next_back();
+                    let mut targets = self.statuses[&from].mesh.targets.iter();
+                    let target = targets.rfind(|target| target.address.ip() == ip);
                     return Err(format!("site {from} is not connected to {to}: {target:?}"));
                 }
             }
@@ -245,7 +243,11 @@ impl<'w> Observer<'w> {
             | Fault::Undeafen(..)
             | Fault::BreakLinks(..)
             | Fault::Connect { .. }
-            | Fault::Forget { .. } => false,
+            | Fault::Forget { .. }
+            | Fault::Garble(..)
+            | Fault::Ungarble(..)
+            | Fault::Stranger(_)
+            | Fault::Forgery(_) => false,
         });
         for (&site, status) in &self.statuses {
             for tunnel in &status.tunnels {

@@ -40,6 +40,8 @@ const OLD_FAULTS_SHOW: Duration = Duration::from_secs(65);
 const STAY_AT_REST: Duration = Duration::from_secs(75);
 /// One in so many histories has to.
 const STAY_ONE_IN: u64 = 8;
+/// Most times a mesh may turn out not to have been quiet.
+const UNQUIET_MAX: usize = 10;
 /// Most sites that send test frames.
 const SENDERS_MAX: usize = 12;
 
@@ -80,6 +82,7 @@ impl std::fmt::Display for Failure {
             seed,
             peers,
             events,
+            hostile,
         } = self.setting;
         write!(
             f,
@@ -92,6 +95,9 @@ impl std::fmt::Display for Failure {
         if let Some(events) = events {
             write!(f, " --events {events}")?;
         }
+        if hostile {
+            write!(f, " --hostile")?;
+        }
         Ok(())
     }
 }
@@ -103,8 +109,8 @@ impl std::fmt::Display for Failure {
 /// When a rule is broken; a panic of a router is one.
 pub fn run(setting: Setting, trace: Option<Trace>) -> Result<Summary, Failure> {
     let plan = Plan::draw(setting);
-    let mut world = World::new(&plan, setting.seed, trace);
-    let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world, &plan, setting.seed)));
+    let mut world = World::new(&plan, setting, trace);
+    let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world, &plan, setting)));
     let outcome = outcome.unwrap_or_else(|panic| Err(format!("panic: {}", panic_text(&*panic))));
     outcome.map_err(|violation| Failure {
         setting,
@@ -113,24 +119,32 @@ pub fn run(setting: Setting, trace: Option<Trace>) -> Result<Summary, Failure> {
     })
 }
 
-fn live(world: &mut World, plan: &Plan, seed: u64) -> Result<Summary, Violation> {
+fn live(world: &mut World, plan: &Plan, setting: Setting) -> Result<Summary, Violation> {
     world.run_until(plan.calm_at)?;
     world.calm_down()?;
     let calm_at = world.now();
+    if setting.hostile {
+        world.run_until(calm_at + OLD_FAULTS_SHOW)?;
+        return Ok(summary(world, plan, Duration::ZERO));
+    }
     let components = come_to_rest(world, plan)?;
     let rest_after = world.now() - calm_at;
-    if seed.is_multiple_of(STAY_ONE_IN) {
+    if setting.seed.is_multiple_of(STAY_ONE_IN) {
         stay_at_rest(world, plan)?;
     }
-    frames_arrive_once(world, &components)?;
-    Ok(Summary {
+    deliver_frames(world, plan, components)?;
+    Ok(summary(world, plan, rest_after))
+}
+
+fn summary(world: &World, plan: &Plan, rest_after: Duration) -> Summary {
+    Summary {
         peers: plan.sites.len(),
         faults: plan.faults.len(),
         connections: Observer::new(world, plan).links().len() / 2,
         rest_after,
         virtual_time: world.now(),
         steps: world.steps,
-    })
+    }
 }
 
 fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violation> {
@@ -159,6 +173,25 @@ fn stay_at_rest(world: &mut World, plan: &Plan) -> Result<(), Violation> {
         return Err("connections end although nothing happens".to_owned());
     }
     Ok(())
+}
+
+/// Sends frames through a quiet mesh. Should a connection end meanwhile that had suffered before the
+/// calm, the mesh was not quiet, and it is done again.
+fn deliver_frames(
+    world: &mut World,
+    plan: &Plan,
+    mut components: Vec<Component>,
+) -> Result<(), Violation> {
+    for _ in 0..UNQUIET_MAX {
+        let links = Observer::new(world, plan).links();
+        world.delivered.clear();
+        let outcome = frames_arrive_once(world, &components);
+        if Observer::new(world, plan).links() == links {
+            return outcome;
+        }
+        components = come_to_rest(world, plan)?;
+    }
+    Err("the mesh does not become quiet".to_owned())
 }
 
 /// Each site broadcasts a frame: everybody else in its component gets it exactly once. Then each

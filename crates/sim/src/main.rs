@@ -1,5 +1,5 @@
 //! Runs simulated histories from the command line: `sim --seed N [--peers K] [--events E]
-//! [--histories H] [--trace]`. One line of result; a failing seed comes with the command that
+//! [--histories H] [--hostile] [--trace]`. One line of result; a failing seed comes with the command that
 //! repeats it.
 
 #![expect(
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use sim::plan::Setting;
 
-const USAGE: &str = "usage: sim --seed N [--peers K] [--events E] [--histories H] [--trace]";
+const USAGE: &str =
+    "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace]";
 
 struct Args {
     setting: Setting,
@@ -68,6 +69,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         seed: 0,
         peers: None,
         events: None,
+        hostile: false,
     };
     let mut parsed = Args {
         setting,
@@ -77,6 +79,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
     while let Some(flag) = args.next() {
         if flag == "--trace" {
             parsed.trace = true;
+            continue;
+        }
+        if flag == "--hostile" {
+            parsed.setting.hostile = true;
             continue;
         }
         let value = args

@@ -22,6 +22,7 @@ pub struct Network {
     cut: BTreeMap<(usize, usize), usize>,
     deaf: BTreeMap<(usize, usize), usize>,
     path_mtus: BTreeMap<(usize, usize), PathMtu>,
+    garbled: BTreeMap<(usize, usize), usize>,
 }
 
 impl Network {
@@ -33,6 +34,7 @@ impl Network {
             cut: BTreeMap::new(),
             deaf: BTreeMap::new(),
             path_mtus: BTreeMap::new(),
+            garbled: BTreeMap::new(),
         }
     }
 
@@ -54,6 +56,27 @@ impl Network {
     /// Takes one of these back.
     pub fn undeafen(&mut self, from: usize, to: usize) {
         take_back(&mut self.deaf, (from, to));
+    }
+
+    /// Has bytes on links changed.
+    pub fn garble(&mut self, one: usize, two: usize) {
+        *self.garbled.entry(pair(one, two)).or_default() += 1;
+    }
+
+    /// Takes one of these back.
+    pub fn ungarble(&mut self, one: usize, two: usize) {
+        take_back(&mut self.garbled, pair(one, two));
+    }
+
+    /// Bytes as they arrive.
+    pub fn arriving(&self, rng: &mut StdRng, sites: (usize, usize), mut bytes: Vec<u8>) -> Vec<u8> {
+        if self.garbled.contains_key(&pair(sites.0, sites.1)) && rng.random_bool(0.5) {
+            for _ in 0..rng.random_range(1..=4) {
+                let at = rng.random_range(0..bytes.len());
+                bytes[at] = rng.random();
+            }
+        }
+        bytes
     }
 
     /// Sets the MTU of a path.

@@ -28,6 +28,9 @@ pub struct Setting {
     pub peers: Option<usize>,
     /// Number of faults; drawn from 0 to 12 if absent.
     pub events: Option<usize>,
+    /// Whether some of what happens is ill will: bytes changed on the way, strangers, forged news,
+    /// two peers of one name. Then only the rules for each step are judged, not the end.
+    pub hostile: bool,
 }
 
 /// One host and how its router is configured.
@@ -137,6 +140,14 @@ pub enum Fault {
     ShrinkPath(usize, usize, PathMtu),
     /// Share of datagrams lost, duplicated and delayed from now on.
     Weather(Weather),
+    /// Bytes on links between two sites are changed from now on.
+    Garble(usize, usize),
+    /// They arrive as they were sent again.
+    Ungarble(usize, usize),
+    /// Somebody connects to a router and talks nonsense.
+    Stranger(usize),
+    /// Forged news of the data plane.
+    Forgery(usize),
 }
 
 /// Treatment of datagrams, everywhere.
@@ -180,13 +191,19 @@ impl Plan {
         let drawn_events = rng.random_range(0..=12);
         let peers = setting.peers.unwrap_or(drawn_peers).clamp(1, 250);
         let events = setting.events.unwrap_or(drawn_events);
-        let sites = draw_sites(&mut rng, peers);
+        let mut sites = draw_sites(&mut rng, peers);
+        if setting.hostile && rng.random_bool(0.2) {
+            sites[peers - 1].name = sites[0].name;
+        }
         let mut plan = Self {
             sites,
             faults: Vec::new(),
             calm_at: Duration::ZERO,
             delay_max: Duration::from_millis(*[1, 5, 40, 150].choose(&mut rng).expect("not empty")),
         };
+        if setting.hostile {
+            plan.draw_attacks(&mut rng);
+        }
         plan.draw_faults(&mut rng, events);
         plan
     }
@@ -263,6 +280,23 @@ impl Plan {
                 self.add(at, Fault::ShrinkPath(one, two, PathMtu { bytes, truthful }));
             }
             _ => self.add(at, Fault::Leave(one)),
+        }
+    }
+
+    fn draw_attacks(&mut self, rng: &mut StdRng) {
+        let count = self.sites.len();
+        for _ in 0..20 {
+            let at = Duration::from_millis(rng.random_range(0..60_000));
+            let one = rng.random_range(0..count);
+            let two = rng.random_range(0..count);
+            match rng.random_range(0..3) {
+                0 => {
+                    self.add(at, Fault::Garble(one, two));
+                    self.add(at + Duration::from_secs(5), Fault::Ungarble(one, two));
+                }
+                1 => self.add(at, Fault::Stranger(one)),
+                _ => self.add(at, Fault::Forgery(one)),
+            }
         }
     }
 

@@ -1,6 +1,10 @@
 //! The event loop: virtual time, what is under way, and the routers it happens to.
 
-use std::collections::{BTreeMap, VecDeque};
+mod hostile;
+mod tcp;
+mod udp;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -8,19 +12,15 @@ use mesh::LinkId;
 use node::{Command, Input, Output, Record};
 use overlay::table::{ForwardingTable, TunnelEvent};
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::{Rng, SeedableRng};
 use wire::ethernet::MacAddr;
 
-use crate::forwarder::{Arrival, Datagram};
+use crate::forwarder::Datagram;
 use crate::host::{Host, Power, direct_peer};
-use crate::network::{End, Network, Stream, StreamId, Streams};
-use crate::plan::{Fault, INTERFACE_MTU_BYTES, PORT, PathMtu, Plan, Weather};
+use crate::network::{Network, StreamId, Streams};
+use crate::plan::{Fault, Plan, Setting, Weather};
 use crate::queue::Queue;
 
-/// How long a kernel keeps trying to connect to somebody who does not answer.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How soon TCP tries a cut path again.
-const RETRANSMIT: Duration = Duration::from_millis(500);
 /// Timer calls in a row that may leave a timer due: more is a busy loop.
 const TIMER_REPEATS_MAX: usize = 8;
 /// Outputs one input may cause, beyond so many per peer.
@@ -89,12 +89,13 @@ pub struct World {
     rng: StdRng,
     base: Instant,
     now: Duration,
+    hostile: bool,
     trace: Option<fn(Duration, &str)>,
 }
 
 impl World {
     /// A cluster to which the plan will happen. `trace` gets one line per remarkable event.
-    pub fn new(plan: &Plan, seed: u64, trace: Option<fn(Duration, &str)>) -> Self {
+    pub fn new(plan: &Plan, setting: Setting, trace: Option<fn(Duration, &str)>) -> Self {
         let hosts: Vec<_> = plan.sites.iter().cloned().map(Host::new).collect();
         let ips = hosts.iter().enumerate().map(|(n, host)| (host.site.ip, n));
         let mut world = Self {
@@ -105,9 +106,10 @@ impl World {
             steps: 0,
             streams: Streams::default(),
             queue: Queue::new(),
-            rng: StdRng::seed_from_u64(seed ^ 0x5eed_0f0f_5eed_0f0f),
+            rng: StdRng::seed_from_u64(setting.seed ^ 0x5eed_0f0f_5eed_0f0f),
             base: base(),
             now: Duration::ZERO,
+            hostile: setting.hostile,
             trace,
         };
         for (site, host) in plan.sites.iter().enumerate() {
@@ -248,6 +250,10 @@ impl World {
             }
             Fault::ShrinkPath(one, two, mtu) => self.network.set_path_mtu(one, two, mtu),
             Fault::Weather(weather) => self.network.weather = weather,
+            Fault::Garble(one, two) => self.network.garble(one, two),
+            Fault::Ungarble(one, two) => self.network.ungarble(one, two),
+            Fault::Stranger(site) => return self.stranger(site),
+            Fault::Forgery(site) => return self.forgery(site),
         }
         Ok(())
     }
@@ -418,334 +424,22 @@ impl World {
     fn check_table(&self, site: usize, table: &ForwardingTable) -> Result<(), Violation> {
         let us = &self.hosts[site].site;
         for (remote, tunnel) in &table.tunnels {
-            let them = self
-                .hosts
-                .iter()
-                .map(|host| &host.site)
-                .find(|s| s.name == *remote);
-            let them = them.ok_or_else(|| format!("site {site} has a tunnel to nobody"))?;
-            if tunnel.key.is_some() != us.encrypts(them) {
-                let has = if tunnel.key.is_some() { "a" } else { "no" };
-                return Err(format!(
-                    "site {site} has {has} key for the tunnel to {}",
-                    them.ip
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    // TCP.
-
-    fn dial(&mut self, site: usize, link: LinkId, remote: SocketAddr) {
-        self.trace(|| format!("site {site} dials {remote}"));
-        let run = self.hosts[site].run;
-        let mut fail = |error, after| {
-            let event = Event::DialFailed {
-                site,
-                run,
-                link,
-                error,
-            };
-            self.queue.push(self.now + after, event);
-        };
-        let Some(&to) = self.sites_by_ip.get(&remote.ip()) else {
-            return fail("connection timed out", CONNECT_TIMEOUT);
-        };
-        let is_filtered = self.hosts[to].site.hidden && to != site;
-        if is_filtered || !self.network.passes(site, to) || self.hosts[to].power == Power::Off {
-            return fail("connection timed out", CONNECT_TIMEOUT);
-        }
-        let delay = self.network.delay(site, to);
-        if remote.port() != PORT || self.hosts[to].power == Power::Stopped {
-            return fail("connection refused", 2 * delay);
-        }
-        let local = self.hosts[site].ephemeral_address();
-        let host = &mut self.hosts[to];
-        let accepted = LinkId::inbound(host.accepted);
-        host.accepted += 1;
-        let end = |site, run, link, address| End {
-            site,
-            run,
-            link,
-            address,
-            is_open: false,
-            is_done: false,
-            incoming: VecDeque::new(),
-            is_scheduled: false,
-        };
-        let ends = [
-            end(site, run, link, local),
-            end(to, host.run, accepted, remote),
-        ];
-        let stream = self.streams.add(Stream { ends });
-        self.trace(|| format!("stream {stream} from {site} to {to}"));
-        let answer = Event::SynAck {
-            stream,
-            site,
-            run,
-            link,
-        };
-        self.queue.push(self.now + delay, Event::Syn { stream });
-        self.queue.push(self.now + 2 * delay, answer);
-    }
-
-    fn syn(&mut self, id: StreamId) -> Result<(), Violation> {
-        let Some(stream) = self.streams.get_mut(id) else {
-            return Ok(());
-        };
-        let [dialler, acceptor] = &mut stream.ends;
-        let (link, local, remote) = (acceptor.link, acceptor.address, dialler.address);
-        let (site, run) = (acceptor.site, acceptor.run);
-        acceptor.is_open = self.hosts[site].run == run && self.hosts[site].node.is_some();
-        self.input(
-            site,
-            run,
-            Input::LinkAccepted {
-                link,
-                local,
-                remote,
-            },
-        )
-    }
-
-    fn syn_ack(
-        &mut self,
-        id: StreamId,
-        site: usize,
-        run: u32,
-        link: LinkId,
-    ) -> Result<(), Violation> {
-        let Some(stream) = self.streams.get_mut(id) else {
-            let error = "connection refused".to_owned();
-            return self.input(site, run, Input::DialFailed { link, error });
-        };
-        let [dialler, acceptor] = &mut stream.ends;
-        let (local, remote) = (dialler.address, acceptor.address);
-        let is_running = self.hosts[site].run == run && self.hosts[site].node.is_some();
-        dialler.is_open = is_running && !dialler.is_done;
-        if !dialler.is_open {
-            return self.reset(id, 1);
-        }
-        let connected = Input::LinkConnected {
-            link,
-            local,
-            remote,
-        };
-        self.input(site, run, connected)
-    }
-
-    fn send(&mut self, site: usize, link: LinkId, bytes: &[u8]) -> Result<(), Violation> {
-        let run = self.hosts[site].run;
-        let found = self.streams.find(site, run, link);
-        // The other end may be gone already: the kernel would say so in its own time.
-        let Some((id, end)) = found else {
-            return Ok(());
-        };
-        let stream = self.streams.get_mut(id).expect("found just now");
-        if !stream.ends[end].is_open {
-            return Err(format!("site {site} writes to a link it does not have"));
-        }
-        let sites = (stream.ends[end].site, stream.ends[1 - end].site);
-        let receiver = &mut stream.ends[1 - end];
-        receiver.incoming.extend(bytes);
-        if !std::mem::replace(&mut receiver.is_scheduled, true) {
-            let delay = self.network.delay(sites.0, sites.1);
-            self.queue.push(
-                self.now + delay,
-                Event::Segment {
-                    stream: id,
-                    end: 1 - end,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    /// Bytes arrive, cut anywhere.
-    fn segment(&mut self, id: StreamId, end: usize) -> Result<(), Violation> {
-        let Some(stream) = self.streams.get_mut(id) else {
-            return Ok(());
-        };
-        let (from, to) = (&stream.ends[1 - end], &stream.ends[end]);
-        let (site, run, link) = (to.site, to.run, to.link);
-        let (sender_site, sender_run, sender_link) = (from.site, from.run, from.link);
-        if !self.network.passes(site, sender_site) || self.hosts[site].power == Power::Off {
-            self.queue
-                .push(self.now + RETRANSMIT, Event::Segment { stream: id, end });
-            return Ok(());
-        }
-        if !to.is_open {
-            return self.reset(id, 1 - end);
-        }
-        let receiver = &mut stream.ends[end];
-        let waiting = receiver.incoming.len();
-        let is_cut = waiting > 1 && self.rng.random_bool(0.2);
-        let count = if is_cut {
-            self.rng.random_range(1..waiting)
-        } else {
-            waiting
-        };
-        let bytes: Vec<u8> = receiver.incoming.drain(..count).collect();
-        receiver.is_scheduled = count < waiting;
-        if count < waiting {
-            let at = self.now + Duration::from_micros(self.rng.random_range(0..2000));
-            self.queue.push(at, Event::Segment { stream: id, end });
-        }
-        if count > 0 {
-            self.input(site, run, Input::LinkBytes { link, bytes })?;
-        }
-        if count == waiting {
-            self.flushed(id, sender_site, sender_run, sender_link)?;
-        }
-        Ok(())
-    }
-
-    fn flushed(
-        &mut self,
-        id: StreamId,
-        site: usize,
-        run: u32,
-        link: LinkId,
-    ) -> Result<(), Violation> {
-        let Some(stream) = self.streams.get_mut(id) else {
-            return Ok(());
-        };
-        let own = stream
-            .ends
-            .iter()
-            .position(|end| (end.site, end.run, end.link) == (site, run, link));
-        let own = own.expect("the end belongs to the stream");
-        if stream.ends[own].is_open && stream.ends[1 - own].incoming.is_empty() {
-            return self.input(site, run, Input::LinkFlushed { link });
-        }
-        Ok(())
-    }
-
-    /// A router closes its end, or its kernel does: what is unsent may be lost, the other end gets
-    /// a reset if that passes.
-    fn close_end(&mut self, id: StreamId, end: usize) {
-        self.trace(|| format!("stream {id} closed at end {end}"));
-        let Some(stream) = self.streams.get_mut(id) else {
-            return;
-        };
-        stream.ends[end].is_open = false;
-        stream.ends[end].is_done = true;
-        stream.ends[end].incoming.clear();
-        let other = &mut stream.ends[1 - end];
-        if self.rng.random_bool(0.5) {
-            other.incoming.clear();
-        }
-        let sites = (stream.ends[0].site, stream.ends[1].site);
-        let at = self.now + self.network.delay(sites.0, sites.1);
-        self.queue.push(
-            at,
-            Event::Reset {
-                stream: id,
-                end: 1 - end,
-            },
-        );
-    }
-
-    /// A reset arrives at an end.
-    fn reset(&mut self, id: StreamId, end: usize) -> Result<(), Violation> {
-        self.trace(|| format!("stream {id} resets end {end}"));
-        let Some(stream) = self.streams.get_mut(id) else {
-            return Ok(());
-        };
-        if !self
-            .network
-            .passes(stream.ends[0].site, stream.ends[1].site)
-        {
-            return Ok(());
-        }
-        let hit = &mut stream.ends[end];
-        let (site, run, link) = (hit.site, hit.run, hit.link);
-        let was_open = std::mem::replace(&mut hit.is_open, false);
-        if stream.ends.iter().all(|end| !end.is_open) {
-            self.streams.remove(id);
-        }
-        if was_open {
-            let error = "connection reset by peer".to_owned();
-            return self.input(site, run, Input::LinkClosed { link, error });
-        }
-        Ok(())
-    }
-
-    // UDP.
-
-    fn transmit_all(&mut self, site: usize, datagrams: Vec<Datagram>) {
-        for datagram in datagrams {
-            self.transmit(site, datagram);
-        }
-    }
-
-    fn transmit(&mut self, site: usize, datagram: Datagram) {
-        let Some(&to) = self.sites_by_ip.get(&datagram.to.ip()) else {
-            return;
-        };
-        let host = &self.hosts[site];
-        let known = host
-            .learned_mtus
-            .get(&to)
-            .copied()
-            .unwrap_or(INTERFACE_MTU_BYTES);
-        if datagram.df && datagram.packet_bytes > known {
-            let tunnel = datagram.tunnel;
-            let event = TunnelEvent::TooBig {
-                tunnel,
-                path_mtu_bytes: known,
-            };
-            let event = Event::News {
-                site,
-                run: host.run,
-                event,
-            };
-            return self.queue.push(self.now, event);
-        }
-        let path: PathMtu = self.network.path_mtu(site, to);
-        if datagram.df && datagram.packet_bytes > path.bytes {
-            if path.truthful && self.network.passes(site, to) {
-                self.hosts[site].learned_mtus.insert(to, path.bytes);
-            }
-            return;
-        }
-        let from = SocketAddr::new(host.site.ip, host.udp_port);
-        for delay in self.network.copies(&mut self.rng, site, to) {
-            let datagram = Box::new(datagram.clone());
-            let event = Event::Datagram {
-                from,
-                datagram,
-                site: to,
-            };
-            self.queue.push(self.now + delay, event);
-        }
-    }
-
-    fn datagram(
-        &mut self,
-        from: SocketAddr,
-        datagram: Datagram,
-        site: usize,
-    ) -> Result<(), Violation> {
-        let host = &mut self.hosts[site];
-        if host.power != Power::Running || datagram.to.port() != host.udp_port {
-            return Ok(());
-        }
-        match host.forwarder.receive(datagram, from) {
-            Arrival::Dropped => Ok(()),
-            Arrival::Event(event) => {
-                let run = host.run;
-                self.input(site, run, Input::Tunnel(event))
-            }
-            Arrival::Frame { delivered, copies } => {
-                if let Some(number) = delivered {
-                    *self.delivered.entry((number, site)).or_default() += 1;
+            let has_key = tunnel.key.is_some();
+            if self.hostile {
+                // The other end may be anybody.
+                if us.password.is_some() && us.trusted.is_empty() && !has_key {
+                    return Err(format!("site {site} has no key for {remote}"));
                 }
-                self.transmit_all(site, copies);
-                Ok(())
+                continue;
+            }
+            let mut sites = self.hosts.iter().map(|host| &host.site);
+            let them = sites.find(|other| other.name == *remote);
+            let them = them.ok_or_else(|| format!("site {site} has a tunnel to nobody"))?;
+            if has_key != us.encrypts(them) {
+                return Err(format!("site {site} has a wrong key state for {}", them.ip));
             }
         }
+        Ok(())
     }
 
     fn trace(&self, line: impl FnOnce() -> String) {

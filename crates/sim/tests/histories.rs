@@ -10,6 +10,7 @@ fn all_are_right(seeds: Range<u64>, peers: Option<usize>, events: Option<usize>)
             seed,
             peers,
             events,
+            hostile: false,
         };
         if let Err(failure) = sim::run(setting, None) {
             panic!("{failure}");
@@ -60,8 +61,24 @@ fn the_same_seed_gives_the_same_history() {
             seed,
             peers: None,
             events: None,
+            hostile: false,
         };
         let describe = || format!("{:?}", sim::run(setting, None));
         assert_eq!(describe(), describe());
+    }
+}
+
+#[test]
+fn ill_will_breaks_no_rule() {
+    for seed in 0..150 {
+        let setting = Setting {
+            seed,
+            peers: None,
+            events: Some(4),
+            hostile: true,
+        };
+        if let Err(failure) = sim::run(setting, None) {
+            panic!("{failure}");
+        }
     }
 }
