@@ -1,0 +1,309 @@
+//! The data plane of this host: a TAP on the bridge, UDP sockets, and two threads between them.
+//!
+//! ```text
+//!  bridge ── TAP ──► weft-tx: cut, seal, batch ──► UDP (GSO)
+//!         ◄──────── weft-rx: open, merge, relay ◄── UDP (GRO)
+//! ```
+//!
+//! Everything a frame's way depends on is in the pure half (`overlay::forward`); here are the system
+//! calls, the threads, and the hand-over: snapshots go in by an atomic swap and are read once per
+//! batch, events come out by a bounded queue. The threads never wait for the control plane.
+
+mod outlet;
+mod threads;
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use linux::bridge;
+use linux::tap::Tap;
+use linux::udp::{UdpPair, has_ipv6};
+use overlay::datagram::Lane;
+use overlay::forward::DropReason;
+use overlay::forward::program::{Compiler, Counters, Program};
+use overlay::mac::MacTable;
+use overlay::table::{ForwardingTable, Probe, ProbeKind, Tunnel, TunnelEvent};
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
+use tokio::sync::mpsc;
+use wire::PeerName;
+use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, heartbeat_frame};
+
+use crate::clock;
+use outlet::{Events, Port, Sockets};
+
+/// Name of the TAP; one per network namespace.
+pub const TAP_NAME: &str = "weft-tap";
+/// Events that may wait for the control plane; more are dropped and counted.
+const EVENTS_MAX: usize = 1024;
+/// No UDP payload is larger.
+const PAYLOAD_MAX_BYTES: usize = 65_507;
+
+/// How to start a data plane.
+#[derive(Debug, Clone)]
+pub struct DatapathConfig {
+    /// The bridge the TAP becomes a port of; it exists.
+    pub bridge: String,
+    /// Where to bind; `None` is all addresses, of IPv6 too where the host has it.
+    pub listen: Option<IpAddr>,
+    /// UDP port.
+    pub port: u16,
+    /// MTU of the TAP, bytes.
+    pub mtu_bytes: u32,
+    /// Our name.
+    pub name: PeerName,
+}
+
+/// A running data plane. Dropping it ends the threads and removes the TAP.
+pub struct Datapath {
+    shared: Arc<Shared>,
+    compiler: Mutex<Compiler>,
+    probes: Mutex<(Lane, Port)>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    probe_counters: Arc<Counters>,
+    tx_counters: Arc<Counters>,
+    rx_counters: Arc<Counters>,
+}
+
+/// What the threads and the control plane have in common.
+struct Shared {
+    program: ArcSwap<Program>,
+    macs: RwLock<MacTable>,
+    stop: AtomicBool,
+    /// Written to make each thread look at `stop`.
+    wakers: [OwnedFd; 2],
+    /// Zero of the MAC table's clock.
+    started: Instant,
+}
+
+impl Shared {
+    fn now_secs(&self) -> u32 {
+        u32::try_from((clock::now() - self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        for waker in &self.wakers {
+            // Fails only when the counter is full, and then the thread is awake.
+            let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+impl Datapath {
+    /// Creates the TAP in the calling thread's network namespace, plugs it into the bridge, binds
+    /// the sockets and starts the threads. The queue of events closes when the data plane ends.
+    pub fn start(config: DatapathConfig) -> anyhow::Result<(Self, mpsc::Receiver<TunnelEvent>)> {
+        let tap = Arc::new(Tap::create(TAP_NAME)?);
+        silence_ipv6(TAP_NAME);
+        bridge::plug(&config.bridge, TAP_NAME)
+            .with_context(|| format!("plugging {TAP_NAME} into {}", config.bridge))?;
+        let sockets = Arc::new(bind(config.listen, config.port)?);
+        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+        let waker = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let table = ForwardingTable {
+            us: config.name,
+            ..ForwardingTable::default()
+        };
+        let mut compiler = Compiler::new();
+        let shared = Arc::new(Shared {
+            program: ArcSwap::from_pointee(compiler.compile(Arc::new(table))),
+            macs: RwLock::new(MacTable::new()),
+            stop: AtomicBool::new(false),
+            wakers: [waker()?, waker()?],
+            started: clock::now(),
+        });
+        let port = |events: Events| {
+            let counters = Arc::new(Counters::default());
+            (
+                Port::new(tap.clone(), sockets.clone(), events, counters.clone()),
+                counters,
+            )
+        };
+        let (tx_port, tx_counters) = port(Events::strong(sender.clone()));
+        let (rx_port, rx_counters) = port(Events::strong(sender.clone()));
+        let (probe_port, probe_counters) = port(Events::weak(&sender));
+        drop(sender);
+        let threads = vec![
+            threads::spawn_tx(shared.clone(), tx_port)?,
+            threads::spawn_rx(shared.clone(), rx_port)?,
+        ];
+        let datapath = Self {
+            shared,
+            compiler: Mutex::new(compiler),
+            probes: Mutex::new((Lane::new(), probe_port)),
+            threads: Mutex::new(threads),
+            probe_counters,
+            tx_counters,
+            rx_counters,
+        };
+        Ok((datapath, receiver))
+    }
+
+    /// Publishes a snapshot; the threads follow it from their next batch on.
+    pub fn program(&self, table: Arc<ForwardingTable>) {
+        let peers: HashSet<PeerName> = table.peers.iter().copied().collect();
+        let us = table.us;
+        let program = lock(&self.compiler).compile(table);
+        self.shared.program.store(Arc::new(program));
+        let mut macs = self
+            .shared
+            .macs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        macs.retain_peers(|peer| peer == us || peers.contains(&peer));
+    }
+
+    /// Sends a special frame at once. Without an address to send to it is dropped.
+    pub fn probe(&self, probe: Probe) {
+        let program = self.shared.program.load();
+        let mut tunnels = program.table.tunnels.iter();
+        let Some((remote, tunnel)) = tunnels.find(|(_, tunnel)| tunnel.id == probe.tunnel) else {
+            return self.probe_counters.count(DropReason::NoTunnel);
+        };
+        let Some(session) = program.session(*remote) else {
+            return self.probe_counters.count(DropReason::NoTunnel);
+        };
+        if tunnel.remote_address.is_none() {
+            return self.probe_counters.count(DropReason::AwaitingContact);
+        }
+        // Probes find the limits, so none of the known ones apply.
+        let unlimited = Tunnel {
+            max_payload_bytes: PAYLOAD_MAX_BYTES,
+            ..(**tunnel).clone()
+        };
+        let (is_df, frame_bytes) = match probe.kind {
+            ProbeKind::Heartbeat { .. } => (true, HEARTBEAT_BYTES),
+            ProbeKind::FragmentationTest => (false, FRAGMENTATION_TEST_BYTES),
+            ProbeKind::MtuTest { frame_bytes } => (true, frame_bytes),
+        };
+        let us = program.table.us;
+        let mut probes = lock(&self.probes);
+        let (lane, port) = &mut *probes;
+        lane.begin(session, &Arc::new(unlimited), is_df);
+        let appended = lane.append(us, *remote, frame_bytes, |out| match probe.kind {
+            ProbeKind::Heartbeat { connection_uid } => {
+                out.copy_from_slice(&heartbeat_frame(connection_uid));
+            }
+            ProbeKind::FragmentationTest | ProbeKind::MtuTest { .. } => out.fill(0),
+        });
+        if appended.is_err() {
+            self.probe_counters.count(DropReason::TooBigDatagram);
+        }
+        let is_sent = lane.flush(us, |tunnel, is_df, bytes, datagram_bytes| {
+            port.send(tunnel, is_df, bytes, datagram_bytes);
+        });
+        if !is_sent {
+            port.tell(TunnelEvent::CounterExhausted {
+                tunnel: probe.tunnel,
+            });
+        }
+    }
+
+    /// Name of the interface for reports.
+    pub fn interface(&self) -> String {
+        format!("{TAP_NAME} (via tap)")
+    }
+
+    /// What happened to frames and datagrams so far.
+    pub fn counters(&self) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for counters in [&self.probe_counters, &self.tx_counters, &self.rx_counters] {
+            for (name, value) in [
+                ("frames_in", &counters.frames_in),
+                ("frames_injected", &counters.frames_injected),
+                ("datagrams_in", &counters.datagrams_in),
+                ("datagrams_out", &counters.datagrams_out),
+                ("bytes_in", &counters.bytes_in),
+                ("bytes_out", &counters.bytes_out),
+            ] {
+                *sums.entry(name.to_owned()).or_insert(0) += value.load(Ordering::Relaxed);
+            }
+            for reason in DropReason::ALL {
+                let name = format!("dropped_{}", reason.as_str().replace('-', "_"));
+                *sums.entry(name).or_insert(0) += counters.dropped(reason);
+            }
+        }
+        sums
+    }
+
+    /// Known Ethernet addresses, where each was last seen, and how long ago.
+    pub fn macs(&self, now: Instant) -> Vec<([u8; 6], PeerName, Duration)> {
+        let now_secs = (now - self.shared.started).as_secs();
+        let macs = self
+            .shared
+            .macs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let age = |seen_secs: u32| Duration::from_secs(now_secs.saturating_sub(seen_secs.into()));
+        let entries = macs.entries().into_iter();
+        entries
+            .map(|entry| (entry.mac.0, entry.peer, age(entry.seen_secs)))
+            .collect()
+    }
+
+    /// Ends the threads and waits for them. Safe to repeat.
+    pub fn shutdown(&self) {
+        self.shared.stop();
+        for thread in lock(&self.threads).drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a data-plane thread panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Datapath {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the kernel from announcing addresses of the TAP itself into the overlay.
+fn silence_ipv6(interface: &str) {
+    let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
+    if let Err(error) = std::fs::write(&path, "1")
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::debug!(path, %error, "cannot disable IPv6 on the TAP");
+    }
+}
+
+fn bind(listen: Option<IpAddr>, port: u16) -> anyhow::Result<Sockets> {
+    let at = |ip| UdpPair::bind(SocketAddr::new(ip, port));
+    Ok(match listen {
+        Some(ip @ IpAddr::V4(_)) => Sockets {
+            v4: Some(at(ip)?),
+            v6: None,
+        },
+        Some(ip @ IpAddr::V6(_)) => Sockets {
+            v4: None,
+            v6: Some(at(ip)?),
+        },
+        None => {
+            let v4 = at(Ipv4Addr::UNSPECIFIED.into())?;
+            let v6 = has_ipv6()
+                .then(|| at(Ipv6Addr::UNSPECIFIED.into()))
+                .transpose();
+            let v6 = v6.unwrap_or_else(|error| {
+                tracing::warn!(%error, "no tunnels over IPv6");
+                None
+            });
+            Sockets { v4: Some(v4), v6 }
+        }
+    })
+}

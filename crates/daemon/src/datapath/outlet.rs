@@ -1,0 +1,237 @@
+//! Where the pure half's results go: the TAP, the sockets, the queue of events.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use linux::tap::Tap;
+use linux::udp::{UdpPair, is_too_big};
+use overlay::forward::DropReason;
+use overlay::forward::egress::Outlet;
+use overlay::forward::program::Counters;
+use overlay::merge::PARTS_MAX;
+use overlay::segment::VnetHeader;
+use overlay::table::{Tunnel, TunnelEvent, TunnelId};
+use tokio::sync::mpsc::{Sender, WeakSender};
+use wire::PeerName;
+use wire::sleeve::{DatagramError, UNDERLAY_IPV4_BYTES, UNDERLAY_IPV6_BYTES};
+
+use crate::clock;
+
+/// A tunnel's too-big reports are at least this far apart, each costing some system calls; the
+/// control half needs one, and asks again by its next test.
+const TOO_BIG_PAUSE: Duration = Duration::from_millis(20);
+/// Tunnels whose last too-big report is remembered.
+const TOO_BIG_TUNNELS_MAX: usize = 64;
+/// Complaints of one kind are at least this far apart in the log.
+const LOG_PAUSE: Duration = Duration::from_secs(5);
+
+/// The UDP sockets of each family we have.
+pub(super) struct Sockets {
+    pub(super) v4: Option<UdpPair>,
+    pub(super) v6: Option<UdpPair>,
+}
+
+/// The way of events to the control plane. Its queue closes when the last strong one is gone.
+pub(super) enum Events {
+    /// Of a thread.
+    Strong(Sender<TunnelEvent>),
+    /// Of the control plane itself.
+    Weak(WeakSender<TunnelEvent>),
+}
+
+impl Events {
+    pub(super) const fn strong(sender: Sender<TunnelEvent>) -> Self {
+        Self::Strong(sender)
+    }
+
+    pub(super) fn weak(sender: &Sender<TunnelEvent>) -> Self {
+        Self::Weak(sender.downgrade())
+    }
+
+    /// Whether the event found room.
+    fn send(&self, event: TunnelEvent) -> bool {
+        match self {
+            Self::Strong(sender) => sender.try_send(event).is_ok(),
+            Self::Weak(sender) => sender
+                .upgrade()
+                .is_some_and(|sender| sender.try_send(event).is_ok()),
+        }
+    }
+}
+
+/// One user of the TAP and the sockets: a thread, or the control plane for its probes.
+pub(super) struct Port {
+    pub(super) tap: Arc<Tap>,
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) counters: Arc<Counters>,
+    events: Events,
+    too_big: Vec<(TunnelId, Instant)>,
+    complained: Option<Instant>,
+    failed: Option<Instant>,
+}
+
+impl Port {
+    pub(super) fn new(
+        tap: Arc<Tap>,
+        sockets: Arc<Sockets>,
+        events: Events,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let too_big = Vec::with_capacity(TOO_BIG_TUNNELS_MAX);
+        Self {
+            tap,
+            sockets,
+            counters,
+            events,
+            too_big,
+            complained: None,
+            failed: None,
+        }
+    }
+
+    /// Tells the control plane, or counts that it could not be told.
+    pub(super) fn tell(&self, event: TunnelEvent) {
+        if !self.events.send(event) {
+            self.counters.count(DropReason::EventQueueFull);
+        }
+    }
+
+    /// Sends a run of datagrams to a tunnel's address.
+    pub(super) fn send(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], size: usize) {
+        let count = bytes.len().div_ceil(size.max(1)) as u64;
+        self.counters.datagrams_out.fetch_add(count, Relaxed);
+        self.counters
+            .bytes_out
+            .fetch_add(bytes.len() as u64, Relaxed);
+        let Some(to) = tunnel.remote_address else {
+            return self.counters.count(DropReason::AwaitingContact);
+        };
+        let sockets = Arc::clone(&self.sockets);
+        let pair = if to.is_ipv4() {
+            &sockets.v4
+        } else {
+            &sockets.v6
+        };
+        let Some(pair) = pair else {
+            return self.counters.count(DropReason::SendFailed);
+        };
+        // Datagrams to be fragmented below us cannot be batched.
+        let is_batch = bytes.len() > size && (is_df || size <= tunnel.max_payload_bytes);
+        if is_batch || bytes.len() <= size {
+            match pair.send(is_df, to, bytes, size) {
+                Ok(()) => return,
+                Err(error) if is_df && is_too_big(&error) => {
+                    if self.report_too_big(tunnel, pair, size) {
+                        return;
+                    }
+                }
+                Err(error) if bytes.len() <= size => return self.send_failed(&error),
+                Err(_) => {}
+            }
+        }
+        // One by one: what is not a matter of batching fails again.
+        for datagram in bytes.chunks(size) {
+            if let Err(error) = pair.send(is_df, to, datagram, datagram.len()) {
+                self.send_failed(&error);
+            }
+        }
+    }
+
+    /// Finds the path MTU and reports it; false if datagrams of this size should have fitted.
+    fn report_too_big(&mut self, tunnel: &Tunnel, pair: &UdpPair, size: usize) -> bool {
+        let now = clock::now();
+        let known = self.too_big.iter().position(|(id, _)| *id == tunnel.id);
+        if let Some(index) = known
+            && now - self.too_big[index].1 < TOO_BIG_PAUSE
+        {
+            self.counters.count(DropReason::SendTooBig);
+            return true;
+        }
+        let Some(to) = tunnel.remote_address else {
+            return true;
+        };
+        let path_mtu_bytes = match pair.path_mtu(to) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.send_failed(&error);
+                return true;
+            }
+        };
+        let headers = if to.is_ipv4() {
+            UNDERLAY_IPV4_BYTES
+        } else {
+            UNDERLAY_IPV6_BYTES
+        };
+        if size + headers <= path_mtu_bytes {
+            return false;
+        }
+        match known {
+            Some(index) => self.too_big[index].1 = now,
+            None => {
+                self.too_big.retain(|(_, at)| now - *at < TOO_BIG_PAUSE);
+                if self.too_big.len() < TOO_BIG_TUNNELS_MAX {
+                    self.too_big.push((tunnel.id, now));
+                }
+            }
+        }
+        self.counters.count(DropReason::SendTooBig);
+        self.tell(TunnelEvent::TooBig {
+            tunnel: tunnel.id,
+            path_mtu_bytes,
+        });
+        true
+    }
+
+    /// No error of a send is fatal: networks come back.
+    fn send_failed(&mut self, error: &io::Error) {
+        self.counters.count(DropReason::SendFailed);
+        if is_due(&mut self.failed) {
+            tracing::warn!(%error, "cannot send datagrams");
+        }
+    }
+}
+
+impl Outlet for Port {
+    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+        self.send(tunnel, is_df, bytes, datagram_bytes);
+    }
+
+    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
+        let header = header.to_bytes();
+        let mut slices = [IoSlice::new(&[]); PARTS_MAX + 1];
+        slices[0] = IoSlice::new(&header);
+        for (slice, part) in slices[1..].iter_mut().zip(parts) {
+            *slice = IoSlice::new(&arena[part.clone()]);
+        }
+        self.counters.frames_injected.fetch_add(1, Relaxed);
+        if let Err(error) = self.tap.write(&slices[..=parts.len().min(PARTS_MAX)]) {
+            self.counters.count(DropReason::InjectFailed);
+            if is_due(&mut self.failed) {
+                tracing::warn!(%error, "cannot inject frames");
+            }
+        }
+    }
+
+    fn report(&mut self, event: TunnelEvent) {
+        self.tell(event);
+    }
+
+    fn complain(&mut self, sender: PeerName, error: DatagramError) {
+        if is_due(&mut self.complained) {
+            tracing::warn!(%sender, %error, "malformed datagram");
+        }
+    }
+}
+
+/// Whether it is time to log again.
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let now = clock::now();
+    let is_due = last.is_none_or(|last| now - last >= LOG_PAUSE);
+    if is_due {
+        *last = Some(now);
+    }
+    is_due
+}

@@ -1,0 +1,434 @@
+//! Real data planes between real namespaces, with forwarding tables made by hand.
+//!
+//! ```text
+//!  cont-a ── weave ── TAP │ host-a ──── underlay bridge ──── host-b │ TAP ── weave ── cont-b
+//!  10.32.0.1              │ 192.168.99.1      192.168.99.2          │            10.32.0.2
+//! ```
+//! Needs root; says so and passes otherwise. `WEFT_BENCH_SECS=5` makes `throughput` measure.
+
+#![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use daemon::datapath::{Datapath, DatapathConfig};
+use linux::netns::{Netns, run_in};
+use nacl::SessionKey;
+use overlay::table::{
+    ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId,
+};
+use tokio::sync::mpsc::Receiver;
+use wire::PeerName;
+
+const PORT: u16 = 6783;
+
+/// Runs a shell script; its output. Panics with everything it said when it fails.
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{text}{errors}");
+    text
+}
+
+/// How a lab differs from the usual.
+#[derive(Clone, Copy)]
+struct Plan {
+    hosts: usize,
+    encrypted: bool,
+    underlay_mtu: usize,
+    container_mtu: usize,
+    tunnel_mtu: usize,
+    stack_frag: bool,
+    ipv6: bool,
+}
+
+const PLAIN: Plan = Plan {
+    hosts: 2,
+    encrypted: false,
+    underlay_mtu: 1500,
+    container_mtu: 1376,
+    tunnel_mtu: 1438,
+    stack_frag: true,
+    ipv6: false,
+};
+const ENCRYPTED: Plan = Plan { encrypted: true, tunnel_mtu: 1414, ..PLAIN };
+
+/// Hosts in a row; each is linked with the next only. Namespaces go away when this does.
+struct Lab {
+    id: String,
+    plan: Plan,
+    datapaths: Vec<(Datapath, Receiver<TunnelEvent>)>,
+}
+
+impl Lab {
+    /// `None` without privileges.
+    fn new(plan: Plan) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root to make network namespaces");
+            return None;
+        }
+        let id = format!("dp{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut lab = Self { id, plan, datapaths: Vec::new() };
+        sh(&format!("ip netns add {0}u; ip -n {0}u link set lo up", lab.id));
+        for n in 1..=plan.hosts {
+            lab.make_host(n);
+        }
+        for n in 1..=plan.hosts {
+            let netns = Netns::named(&format!("{}h{n}", lab.id)).unwrap();
+            let config = DatapathConfig {
+                bridge: "weave".to_owned(),
+                listen: None,
+                port: PORT,
+                mtu_bytes: plan.container_mtu as u32,
+                name: name(n),
+            };
+            let started = run_in(&netns, || Datapath::start(config)).unwrap().unwrap();
+            lab.datapaths.push(started);
+        }
+        for n in 1..=plan.hosts {
+            lab.program(n, plan.tunnel_mtu);
+        }
+        Some(lab)
+    }
+
+    fn make_host(&self, n: usize) {
+        let Plan { underlay_mtu, container_mtu, .. } = self.plan;
+        let id = &self.id;
+        sh(&format!(
+            "
+            ip netns add {id}h{n}; ip -n {id}h{n} link set lo up
+            ip netns add {id}c{n}; ip -n {id}c{n} link set lo up
+            ip -n {id}u link add br{n} type bridge 2>/dev/null; ip -n {id}u link set br{n} up
+            ip -n {id}h{n} link add weave mtu {container_mtu} type bridge mcast_snooping 0
+            ip -n {id}h{n} link set weave up
+            ip -n {id}h{n} link add ctr mtu {container_mtu} type veth peer name ethwe \
+                mtu {container_mtu} netns {id}c{n}
+            ip -n {id}h{n} link set ctr master weave up
+            ip -n {id}c{n} link set ethwe gso_max_size 62000
+            ip -n {id}c{n} addr add 10.32.0.{n}/12 dev ethwe; ip -n {id}c{n} link set ethwe up
+            ip -n {id}c{n} addr add fd99::{n}/64 dev ethwe nodad
+            "
+        ));
+        // Cable k joins hosts k and k + 1.
+        for k in n.saturating_sub(1).max(1)..=n.min(self.plan.hosts - 1) {
+            sh(&format!(
+                "
+                ip -n {id}u link add br{k} type bridge 2>/dev/null || true
+                ip -n {id}u link set br{k} mtu {underlay_mtu} up
+                ip -n {id}u link add h{n}k{k} mtu {underlay_mtu} type veth peer name under{k} \
+                    mtu {underlay_mtu} netns {id}h{n}
+                ip -n {id}u link set h{n}k{k} master br{k} up
+                ip -n {id}h{n} addr add 192.168.{k}.{n}/24 dev under{k}
+                ip -n {id}h{n} addr add fd00:{k}::{n}/64 dev under{k} nodad
+                ip -n {id}h{n} link set under{k} up
+                "
+            ));
+        }
+    }
+
+    /// The table of host `n`: everybody known, neighbours by tunnel, others by relay.
+    fn program(&self, n: usize, mtu_bytes: usize) {
+        let Plan { hosts, encrypted, stack_frag, ipv6, .. } = self.plan;
+        let mut table = ForwardingTable {
+            us: name(n),
+            peers: (1..=hosts).map(name).collect(),
+            ..ForwardingTable::default()
+        };
+        let neighbours: Vec<usize> = [n.wrapping_sub(1), n + 1]
+            .into_iter()
+            .filter(|m| (1..=hosts).contains(m))
+            .collect();
+        for &m in &neighbours {
+            let cable = n.min(m);
+            let address: SocketAddr = if ipv6 {
+                format!("[fd00:{cable}::{m}]:{PORT}").parse().unwrap()
+            } else {
+                format!("192.168.{cable}.{m}:{PORT}").parse().unwrap()
+            };
+            let tunnel = Tunnel {
+                id: TunnelId(m as u64),
+                remote: name(m),
+                key: encrypted.then(|| Arc::new(SessionKey::from_bytes([cable as u8; 32]))),
+                outbound: n < m,
+                remote_address: Some(address),
+                carries_traffic: true,
+                mtu_bytes,
+                max_payload_bytes: mtu_bytes + if encrypted { 58 } else { 34 },
+                stack_frag,
+            };
+            table.tunnels.insert(name(m), Arc::new(tunnel));
+        }
+        for m in (1..=hosts).filter(|&m| m != n) {
+            table.unicast.insert(name(m), name(if m < n { n - 1 } else { n + 1 }));
+            let onward = neighbours.iter().filter(|&&k| (k < n) != (m < n));
+            table.broadcast.insert(name(m), onward.map(|&k| name(k)).collect());
+        }
+        table.broadcast.insert(name(n), neighbours.iter().map(|&m| name(m)).collect());
+        self.datapaths[n - 1].0.program(Arc::new(table));
+    }
+
+    fn counters(&self, n: usize) -> BTreeMap<String, u64> {
+        let mut counters = self.datapaths[n - 1].0.counters();
+        counters.retain(|_, value| *value > 0);
+        counters
+    }
+
+    /// Runs a script in container `n`.
+    fn container(&self, n: usize, script: &str) -> String {
+        sh(&format!("ip netns exec {}c{n} sh -ec '{script}'", self.id))
+    }
+
+    /// Runs something in host `n`'s namespace.
+    fn in_host<T: Send>(&self, n: usize, work: impl FnOnce() -> T + Send) -> T {
+        run_in(&Netns::named(&format!("{}h{n}", self.id)).unwrap(), work).unwrap()
+    }
+
+    /// Moves bytes between two containers by TCP and compares checksums.
+    fn assert_tcp_carries(&self, from: usize, to: usize, address: &str, bytes: usize) {
+        let id = &self.id;
+        let listen = if address.contains(':') { "TCP6" } else { "TCP4" };
+        sh(&format!(
+            "
+            dir=$(mktemp -d); head -c {bytes} /dev/urandom > $dir/sent
+            timeout 60 ip netns exec {id}c{to} python3 -c '{RECEIVER}' {listen} > $dir/got &
+            timeout 60 ip netns exec {id}c{from} python3 -c '{SENDER}' {address} < $dir/sent
+            wait $!
+            cmp $dir/sent $dir/got && rm -r $dir
+            "
+        ));
+    }
+
+    /// The next event of host `n`, waiting a little.
+    fn event(&mut self, n: usize) -> Option<TunnelEvent> {
+        for _ in 0..200 {
+            if let Ok(event) = self.datapaths[n - 1].1.try_recv() {
+                return Some(event);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        None
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for n in 1..=self.datapaths.len() {
+            eprintln!("host {n}: {:?}", self.counters(n));
+        }
+        self.datapaths.clear();
+        for n in 1..=self.plan.hosts {
+            for kind in ["c", "h"] {
+                let netns = format!("{}{kind}{n}", self.id);
+                let _ = Command::new("ip").args(["netns", "del", &netns]).status();
+            }
+        }
+        let _ = Command::new("ip").args(["netns", "del", &format!("{}u", self.id)]).status();
+    }
+}
+
+const RECEIVER: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET6 if sys.argv[1] == \"TCP6\" else socket.AF_INET)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind((\"\", 5001)); s.listen(1); c = s.accept()[0]
+while True:
+    b = c.recv(1 << 20)
+    if not b: break
+    sys.stdout.buffer.write(b)
+";
+const SENDER: &str = "
+import socket, sys, time
+for i in range(100):
+    try:
+        c = socket.create_connection((sys.argv[1], 5001)); break
+    except OSError: time.sleep(0.05)
+c.sendall(sys.stdin.buffer.read()); c.shutdown(socket.SHUT_WR); c.recv(1)
+";
+
+fn name(n: usize) -> PeerName {
+    PeerName::from_u64(0x0200_0000_0000 + n as u64)
+}
+
+#[test]
+fn two_hosts_carry_ping_and_tcp_in_clear() {
+    let Some(lab) = Lab::new(PLAIN) else { return };
+    lab.container(1, "ping -c 3 -i 0.05 -W 2 10.32.0.2");
+    lab.container(2, "ping -c 1 -W 2 -s 3000 10.32.0.1");
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
+    lab.assert_tcp_carries(2, 1, "fd99::1", 20_000_000);
+}
+
+#[test]
+fn two_hosts_carry_ping_and_tcp_encrypted() {
+    let Some(lab) = Lab::new(ENCRYPTED) else { return };
+    lab.container(1, "ping -c 3 -i 0.05 -W 2 10.32.0.2");
+    lab.container(2, "ping -c 1 -W 2 -s 3000 10.32.0.1");
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
+    lab.assert_tcp_carries(2, 1, "fd99::1", 20_000_000);
+    assert_eq!(lab.counters(1).get("dropped_undecryptable"), None);
+    assert_eq!(lab.datapaths[0].0.macs(daemon::clock::now()).len(), 2);
+}
+
+#[test]
+fn two_hosts_carry_traffic_over_an_ipv6_underlay() {
+    // 20 bytes more of IP header.
+    let plan = Plan { ipv6: true, tunnel_mtu: 1394, ..ENCRYPTED };
+    let Some(lab) = Lab::new(plan) else { return };
+    lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+    lab.container(1, "ping -c 1 -W 2 -s 3000 10.32.0.2");
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
+}
+
+#[test]
+fn host_in_the_middle_relays_unicast_and_broadcast() {
+    let Some(lab) = Lab::new(Plan { hosts: 3, ..ENCRYPTED }) else { return };
+    lab.container(1, "ping -c 3 -i 0.05 -W 2 10.32.0.3");
+    lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+    lab.assert_tcp_carries(1, 3, "10.32.0.3", 20_000_000);
+    let frames = lab.counters(2).get("dropped_relay_loop").copied();
+    assert_eq!(frames, None);
+}
+
+#[test]
+fn too_big_packet_with_df_is_answered_and_tcp_adapts() {
+    // Containers believe in 1500 although the tunnel carries 1414.
+    let Some(lab) = Lab::new(Plan { container_mtu: 1500, ..ENCRYPTED }) else { return };
+    lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+    let said = lab.container(1, "ping -c 1 -W 2 -M do -s 1472 10.32.0.2 2>&1 || true");
+    assert!(said.contains("mtu = 1414") || said.contains("mtu=1414"), "{said}");
+    lab.container(1, "ip route flush cache");
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 5_000_000);
+    lab.container(1, "ping -c 1 -W 2 -M dont -s 1472 10.32.0.2");
+}
+
+#[test]
+fn own_fragments_cross_where_fragmentation_is_not_trusted() {
+    let plan = Plan { stack_frag: false, container_mtu: 1500, ..ENCRYPTED };
+    let Some(lab) = Lab::new(plan) else { return };
+    lab.container(1, "ping -c 2 -i 0.05 -W 2 -M dont -s 5000 10.32.0.2");
+    assert!(lab.counters(1)["datagrams_out"] > 8);
+}
+
+#[test]
+fn datagram_beyond_the_path_mtu_is_reported_with_the_mtu() {
+    // The tunnel claims more than the underlay carries.
+    let plan = Plan { tunnel_mtu: 3000, container_mtu: 3000, underlay_mtu: 1400, ..ENCRYPTED };
+    let Some(mut lab) = Lab::new(plan) else { return };
+    lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+    lab.container(1, "ping -c 1 -W 1 -M do -s 2000 10.32.0.2 || true");
+    let event = TunnelEvent::TooBig { tunnel: TunnelId(2), path_mtu_bytes: 1400 };
+    assert_eq!(lab.event(1), Some(event));
+}
+
+#[test]
+fn probes_arrive_as_what_they_were_sent_as() {
+    let Some(mut lab) = Lab::new(ENCRYPTED) else { return };
+    let kinds = [
+        (ProbeKind::Heartbeat { connection_uid: 7 }, SpecialKind::Heartbeat { connection_uid: 7 }),
+        (ProbeKind::FragmentationTest, SpecialKind::FragmentationTest),
+        (ProbeKind::MtuTest { frame_bytes: 1428 }, SpecialKind::MtuTest { frame_bytes: 1428 }),
+    ];
+    for (probe, special) in kinds {
+        lab.in_host(1, || lab.datapaths[0].0.probe(Probe { tunnel: TunnelId(2), kind: probe }));
+        let Some(TunnelEvent::Special { tunnel, from, kind }) = lab.event(2) else {
+            panic!("{probe:?} did not arrive");
+        };
+        assert_eq!((tunnel, kind), (TunnelId(1), special));
+        assert_eq!(from, "192.168.1.1:6783".parse().unwrap());
+    }
+    let kind = ProbeKind::MtuTest { frame_bytes: 60_000 };
+    lab.in_host(1, || lab.datapaths[0].0.probe(Probe { tunnel: TunnelId(2), kind }));
+    let event = TunnelEvent::TooBig { tunnel: TunnelId(2), path_mtu_bytes: 1500 };
+    assert_eq!(lab.event(1), Some(event));
+}
+
+#[test]
+fn data_plane_whose_tap_is_deleted_ends_and_closes_its_queue() {
+    let Some(mut lab) = Lab::new(PLAIN) else { return };
+    sh(&format!("ip -n {}h1 link del weft-tap", lab.id));
+    for _ in 0..400 {
+        use tokio::sync::mpsc::error::TryRecvError;
+        if lab.datapaths[0].1.try_recv() == Err(TryRecvError::Disconnected) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("the queue is still open");
+}
+
+#[test]
+fn second_data_plane_on_the_same_port_is_refused() {
+    let Some(lab) = Lab::new(PLAIN) else { return };
+    let config = DatapathConfig {
+        bridge: "weave".to_owned(),
+        listen: None,
+        port: PORT,
+        mtu_bytes: 1376,
+        name: name(9),
+    };
+    let error = lab.in_host(1, || Datapath::start(config).err().unwrap().to_string());
+    assert!(error.contains("weft-tap"), "{error}");
+}
+
+/// Prints throughput between the containers; one core per host, as `datapath.md` measures.
+#[test]
+fn throughput() {
+    let Ok(secs) = std::env::var("WEFT_BENCH_SECS") else {
+        eprintln!("SKIPPED: set WEFT_BENCH_SECS to measure");
+        return;
+    };
+    for plan in [PLAIN, ENCRYPTED] {
+        let Some(lab) = Lab::new(plan) else { return };
+        let id = &lab.id;
+        sh(&format!(
+            "
+            ip netns exec {id}h1 sh -c 'echo 1 > /sys/class/net/under1/queues/rx-0/rps_cpus'
+            ip netns exec {id}h2 sh -c 'echo 2 > /sys/class/net/under1/queues/rx-0/rps_cpus'
+            "
+        ));
+        pin(&lab.tids(0), 0);
+        pin(&lab.tids(1), 1);
+        lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+        for streams in [1, 4] {
+            let said = sh(&format!(
+                "
+                ip netns exec {id}c2 taskset -c 1 iperf3 -s -1 -p 5201 > /dev/null &
+                sleep 0.5
+                ip netns exec {id}c1 taskset -c 0 iperf3 -c 10.32.0.2 -O 1 -t {secs} -P {streams} \
+                    | grep -E '(SUM|\\[ +[0-9]+\\]).*(sender|receiver)' | tail -2
+                wait
+                "
+            ));
+            eprintln!("encrypted {}, {streams} stream(s):\n{said}", plan.encrypted);
+        }
+    }
+}
+
+impl Lab {
+    /// Thread ids of the data plane of the `index`-th host: they started in that order.
+    fn tids(&self, index: usize) -> Vec<u32> {
+        let mut tids: Vec<u32> = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|entry| {
+                let entry = entry.unwrap();
+                let comm = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                let tid = entry.file_name().to_str().unwrap().parse().unwrap();
+                comm.starts_with("weft-").then_some(tid)
+            })
+            .collect();
+        tids.sort_unstable();
+        tids[2 * index..2 * index + 2].to_vec()
+    }
+}
+
+fn pin(tids: &[u32], cpu: usize) {
+    for tid in tids {
+        sh(&format!("taskset -pc {cpu} {tid} > /dev/null"));
+    }
+}
