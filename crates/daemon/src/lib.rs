@@ -4,6 +4,7 @@
 //! outside into inputs and outputs back (ARCHITECTURE.md).
 
 pub mod clock;
+pub mod datapath;
 pub mod docker;
 pub mod links;
 pub mod log;
