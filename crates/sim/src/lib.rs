@@ -151,11 +151,13 @@ fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violat
     let deadline = world.now() + REST_MAX;
     loop {
         world.run_until(world.now() + LOOK_EVERY)?;
-        match Observer::new(world, plan).check() {
-            Ok(components) => {
-                world.run_until(world.now() + ROUTES_SETTLE)?;
-                return Ok(components);
-            }
+        let mut outcome = Observer::new(world, plan).check();
+        if outcome.is_ok() {
+            world.run_until(world.now() + ROUTES_SETTLE)?;
+            outcome = Observer::new(world, plan).check();
+        }
+        match outcome {
+            Ok(components) => return Ok(components),
             Err(violation) if world.now() >= deadline => return Err(violation),
             Err(_) => {}
         }
