@@ -113,6 +113,7 @@ fn receive(shared: &Shared, mut port: Port) -> io::Result<()> {
     let mut pairs: Vec<&UdpPair> = [&sockets.v4, &sockets.v6].into_iter().flatten().collect();
     let mut fds: Vec<PollFd<'_>> = pairs
         .iter()
+        .copied()
         .map(|pair| PollFd::from_borrowed_fd(pair.as_fd(), PollFlags::IN))
         .collect();
     fds.push(PollFd::new(&shared.wakers[1], PollFlags::IN));
