@@ -1,5 +1,5 @@
 //! Runs simulated histories from the command line: `sim --seed N [--peers K] [--events E]
-//! [--histories H] [--hostile] [--trace]`. One line of result; a failing seed comes with the command that
+//! [--histories H] [--hostile] [--trace] [--log]`. One line of result; a failing seed comes with the command that
 //! repeats it.
 
 #![expect(
@@ -11,14 +11,26 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sim::plan::Setting;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 const USAGE: &str =
-    "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace]";
+    "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace] [--log]";
 
 struct Args {
     setting: Setting,
     histories: u64,
     trace: bool,
+    log: bool,
+}
+
+/// Prints virtual time in front of log lines.
+struct VirtualClock;
+
+impl FormatTime for VirtualClock {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        write!(w, "{:10.3}", sim::world::virtual_time().as_secs_f64())
+    }
 }
 
 fn main() -> ExitCode {
@@ -29,6 +41,12 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if args.log {
+        let log = tracing_subscriber::fmt()
+            .with_timer(VirtualClock)
+            .with_target(false);
+        log.with_writer(std::io::stderr).init();
+    }
     let trace: Option<sim::Trace> = args.trace.then_some(print_line);
     let (mut steps, mut virtual_time, mut slowest) = (0, Duration::ZERO, Duration::ZERO);
     for n in 0..args.histories {
@@ -75,10 +93,15 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Args, String> {
         setting,
         histories: 1,
         trace: false,
+        log: false,
     };
     while let Some(flag) = args.next() {
         if flag == "--trace" {
             parsed.trace = true;
+            continue;
+        }
+        if flag == "--log" {
+            parsed.log = true;
             continue;
         }
         if flag == "--hostile" {

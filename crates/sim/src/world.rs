@@ -4,6 +4,7 @@ mod hostile;
 mod tcp;
 mod udp;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use node::{Command, Input, Output, Record};
 use overlay::table::{ForwardingTable, TunnelEvent};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tracing::{Span, info_span};
 use wire::ethernet::MacAddr;
 
 use crate::forwarder::Datagram;
@@ -148,6 +150,7 @@ impl World {
         while self.queue.next_at().is_some_and(|at| at <= until) {
             let (at, event) = self.queue.pop().expect("looked at just now");
             self.now = at;
+            VIRTUAL_TIME.set(at);
             self.happen(event)?;
         }
         self.now = until;
@@ -325,6 +328,7 @@ impl World {
             return Ok(());
         }
         host.armed = None;
+        let _span = self.span(site).entered();
         for _ in 0..TIMER_REPEATS_MAX {
             let Some(node) = &mut self.hosts[site].node else {
                 return Ok(());
@@ -346,6 +350,7 @@ impl World {
 
     fn input(&mut self, site: usize, run: u32, input: Input) -> Result<(), Violation> {
         let now = self.instant();
+        let _span = self.span(site).entered();
         let host = &mut self.hosts[site];
         let Some(node) = host.node.as_mut().filter(|_| host.run == run) else {
             return Ok(());
@@ -442,11 +447,24 @@ impl World {
         Ok(())
     }
 
+    fn span(&self, site: usize) -> Span {
+        info_span!("peer", name = %self.hosts[site].site.name)
+    }
+
     fn trace(&self, line: impl FnOnce() -> String) {
         if let Some(trace) = self.trace {
             trace(self.now, &line());
         }
     }
+}
+
+thread_local! {
+    static VIRTUAL_TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// Virtual time of the history this thread is running, for log lines.
+pub fn virtual_time() -> Duration {
+    VIRTUAL_TIME.get()
 }
 
 /// The address of the container at a site.
