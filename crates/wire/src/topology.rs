@@ -1,7 +1,7 @@
 //! Payload of the `topology` gossip channel (spec/mesh.md 8, spec/gob.md 6.2).
 
 use crate::PeerName;
-use crate::gob::{self, Encoder, GobError, Record, Stream, Value, definitions};
+use crate::gob::{self, Encoder, GobError, Row, Stream, definitions};
 
 /// A peer's entry in a topology payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +33,6 @@ pub struct ConnectionSummary {
     pub established: bool,
 }
 
-/// Field of both structs: six bytes.
-const NAME_FIELD: &str = "NameByte";
-
 /// Encodes a payload; one without peers is empty.
 pub fn encode(peers: &[PeerSummary]) -> Vec<u8> {
     let mut encoder = Encoder::new();
@@ -64,27 +61,27 @@ pub fn encode(peers: &[PeerSummary]) -> Vec<u8> {
     encoder.finish()
 }
 
+/// Fields of a peer summary, in the order [`take_peer`] reads them.
+const PEER_FIELDS: [&str; 6] = [
+    "NameByte",
+    "NickName",
+    "UID",
+    "Version",
+    "ShortID",
+    "HasShortID",
+];
+/// Fields of a connection summary, in the order [`take_connection`] reads them.
+const CONNECTION_FIELDS: [&str; 4] = ["NameByte", "RemoteTCPAddr", "Outbound", "Established"];
+
 /// Decodes a payload. Fields older peers lack are taken as zero, fields we do not know are skipped
 /// (spec/gob.md 6.2).
 pub fn decode(payload: &[u8]) -> Result<Vec<PeerSummary>, GobError> {
     let mut stream = Stream::new(payload);
     let mut peers = Vec::new();
-    while let Some(summary) = stream.next_value()? {
-        let summary = summary.as_record("peer summary")?;
-        let connections = stream.require_value("connection summaries")?;
-        let connections = connections.as_list("connection summaries")?;
-        let short_id = summary.uint16("ShortID")?;
-        peers.push(PeerSummary {
-            name: take_name(summary)?,
-            nickname: summary.str("NickName")?.to_owned(),
-            uid: summary.uint("UID")?,
-            version: summary.uint("Version")?,
-            short_id: summary.bool("HasShortID")?.then_some(short_id),
-            connections: connections
-                .iter()
-                .map(decode_connection)
-                .collect::<Result<_, _>>()?,
-        });
+    while let Some(mut peer) = stream.next_row("peer summary", &PEER_FIELDS, take_peer)? {
+        peer.connections =
+            stream.require_rows("connection summaries", &CONNECTION_FIELDS, take_connection)?;
+        peers.push(peer);
     }
     Ok(peers)
 }
@@ -100,20 +97,32 @@ impl ConnectionSummary {
     }
 }
 
-fn decode_connection(value: &Value<'_>) -> Result<ConnectionSummary, GobError> {
-    let record = value.as_record("connection summary")?;
-    Ok(ConnectionSummary {
-        remote: take_name(record)?,
-        remote_address: record.str("RemoteTCPAddr")?.to_owned(),
-        outbound: record.bool("Outbound")?,
-        established: record.bool("Established")?,
+/// A peer, still without its connections.
+fn take_peer(row: &Row<'_, 6>) -> Result<PeerSummary, GobError> {
+    let short_id = row.uint16(4)?;
+    Ok(PeerSummary {
+        name: take_name(row)?,
+        nickname: row.str(1)?.to_owned(),
+        uid: row.uint(2)?,
+        version: row.uint(3)?,
+        short_id: row.bool(5)?.then_some(short_id),
+        connections: Vec::new(),
     })
 }
 
-fn take_name(record: &Record<'_>) -> Result<PeerName, GobError> {
-    let bytes = record.bytes(NAME_FIELD)?;
+fn take_connection(row: &Row<'_, 4>) -> Result<ConnectionSummary, GobError> {
+    Ok(ConnectionSummary {
+        remote: take_name(row)?,
+        remote_address: row.str(1)?.to_owned(),
+        outbound: row.bool(2)?,
+        established: row.bool(3)?,
+    })
+}
+
+/// The name, which both structs have as their first field.
+fn take_name<const N: usize>(row: &Row<'_, N>) -> Result<PeerName, GobError> {
+    let bytes = row.bytes(0)?.try_into();
     bytes
-        .try_into()
         .map(PeerName::from_bytes)
-        .map_err(|_| GobError::OutOfRange(NAME_FIELD))
+        .map_err(|_| GobError::OutOfRange("NameByte"))
 }

@@ -8,7 +8,7 @@ use super::{DEPTH_MAX, GobError, Record, VALUES_MAX, Value, id};
 #[derive(Debug)]
 pub struct Stream<'a> {
     input: Reader<'a>,
-    types: TypeTable,
+    pub(super) types: TypeTable,
 }
 
 impl<'a> Stream<'a> {
@@ -23,10 +23,23 @@ impl<'a> Stream<'a> {
     /// The next top-level value; `None` when the payload ends here. After an error the stream is
     /// of no further use.
     pub fn next_value(&mut self) -> Result<Option<Value<'a>>, GobError> {
+        let Some((type_id, mut content)) = self.next_content()? else {
+            return Ok(None);
+        };
+        let value = ValueDecoder::new(&self.types).value(type_id, &mut content, DEPTH_MAX)?;
+        if content.is_empty() {
+            Ok(Some(value))
+        } else {
+            Err(GobError::TrailingBytes)
+        }
+    }
+
+    /// The type and the bytes of the next top-level value.
+    pub(super) fn next_content(&mut self) -> Result<Option<(i64, Reader<'a>)>, GobError> {
         while !self.input.is_empty() {
             let message = self.input.message()?;
-            if let Some(value) = decode_message(message, &mut self.types)? {
-                return Ok(Some(value));
+            if let Some(content) = open_message(message, &mut self.types)? {
+                return Ok(Some(content));
             }
         }
         Ok(None)
@@ -65,9 +78,26 @@ impl<'a> Stream<'a> {
 
 /// Decodes one message; `None` when it was a definition, which is now in `types`.
 pub(super) fn decode_message<'a>(
-    mut message: Reader<'a>,
+    message: Reader<'a>,
     types: &mut TypeTable,
 ) -> Result<Option<Value<'a>>, GobError> {
+    let Some((type_id, mut content)) = open_message(message, types)? else {
+        return Ok(None);
+    };
+    let value = ValueDecoder::new(types).value(type_id, &mut content, DEPTH_MAX)?;
+    if content.is_empty() {
+        Ok(Some(value))
+    } else {
+        Err(GobError::TrailingBytes)
+    }
+}
+
+/// The type of the value in a message, and the value's bytes; `None` when the message was a
+/// definition, which is now in `types`.
+pub(super) fn open_message<'a>(
+    mut message: Reader<'a>,
+    types: &mut TypeTable,
+) -> Result<Option<(i64, Reader<'a>)>, GobError> {
     let type_id = message.int()?;
     if type_id < 0 {
         let defined = type_id
@@ -80,25 +110,23 @@ pub(super) fn decode_message<'a>(
     if !matches!(types.get(type_id), Ok(TypeDef::Struct(_))) && message.uint()? != 0 {
         return Err(GobError::BadSingleton);
     }
-    let mut decoder = ValueDecoder {
-        types,
-        values_left: VALUES_MAX,
-    };
-    let value = decoder.value(type_id, &mut message, DEPTH_MAX)?;
-    if message.is_empty() {
-        Ok(Some(value))
-    } else {
-        Err(GobError::TrailingBytes)
-    }
+    Ok(Some((type_id, message)))
 }
 
-struct ValueDecoder<'t> {
+pub(super) struct ValueDecoder<'t> {
     types: &'t TypeTable,
     values_left: usize,
 }
 
-impl ValueDecoder<'_> {
-    fn value<'a>(
+impl<'t> ValueDecoder<'t> {
+    pub(super) const fn new(types: &'t TypeTable) -> Self {
+        Self {
+            types,
+            values_left: VALUES_MAX,
+        }
+    }
+
+    pub(super) fn value<'a>(
         &mut self,
         type_id: i64,
         reader: &mut Reader<'a>,

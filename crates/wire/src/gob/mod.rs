@@ -11,6 +11,7 @@ pub mod definitions;
 mod encode;
 mod primitive;
 mod reader;
+mod rows;
 mod types;
 mod value;
 
@@ -20,6 +21,7 @@ pub use encode::{
 };
 pub use primitive::{Reader, put_bytes, put_int, put_string, put_uint};
 pub use reader::StreamReader;
+pub use rows::Row;
 pub use value::{Record, Value};
 
 /// Type ids of the basic types.

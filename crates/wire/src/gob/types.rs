@@ -1,6 +1,5 @@
 //! Type definitions received on a stream (spec/gob.md 4).
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::primitive::Reader;
@@ -29,24 +28,33 @@ pub(crate) enum TypeDef {
     Opaque,
 }
 
-/// All types one stream has defined so far.
+/// All types one stream has defined so far. There are few, so they are looked up one by one.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TypeTable {
-    types: BTreeMap<i64, TypeDef>,
-    /// Types known to be defined together with everything they mention.
-    complete: BTreeSet<i64>,
+    types: Vec<Entry>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    type_id: i64,
+    definition: TypeDef,
+    /// Whether it is known to be defined together with everything it mentions.
+    is_complete: bool,
 }
 
 impl TypeTable {
     pub(crate) fn get(&self, type_id: i64) -> Result<&TypeDef, GobError> {
-        self.types
-            .get(&type_id)
-            .ok_or(GobError::UnknownType(type_id))
+        self.position(type_id).map(|at| &self.types[at].definition)
+    }
+
+    fn position(&self, type_id: i64) -> Result<usize, GobError> {
+        let found = self.types.iter().position(|entry| entry.type_id == type_id);
+        found.ok_or(GobError::UnknownType(type_id))
     }
 
     /// Reads the definition of `type_id`, which must be all there is in `reader`.
     pub(crate) fn define(&mut self, type_id: i64, mut reader: Reader<'_>) -> Result<(), GobError> {
-        if type_id < id::FIRST_DEFINED || self.types.contains_key(&type_id) {
+        if type_id < id::FIRST_DEFINED || self.get(type_id).is_ok() {
             return Err(GobError::DuplicateType);
         }
         if self.types.len() >= DEFINITIONS_MAX || reader.rest().len() > DEFINITION_BYTES_MAX {
@@ -56,34 +64,49 @@ impl TypeTable {
         if !reader.is_empty() {
             return Err(GobError::TrailingBytes);
         }
-        self.types.insert(type_id, definition);
+        self.types.push(Entry {
+            type_id,
+            definition,
+            is_complete: false,
+        });
         Ok(())
     }
 
     /// Checks that `type_id` and every type it mentions, directly or not, are defined.
     pub(crate) fn require_complete(&mut self, type_id: i64) -> Result<(), GobError> {
-        if is_basic(type_id) || self.complete.contains(&type_id) {
+        if is_basic(type_id) {
             return Ok(());
         }
-        let mut seen = BTreeSet::from([type_id]);
-        let mut pending = vec![type_id];
-        while let Some(next) = pending.pop() {
+        let start = self.position(type_id)?;
+        if self.types[start].is_complete {
+            return Ok(());
+        }
+        let mut seen = vec![false; self.types.len()];
+        seen[start] = true;
+        let mut pending = vec![start];
+        while let Some(at) = pending.pop() {
             let mut mention = |mentioned: i64| {
-                if !is_basic(mentioned) && seen.insert(mentioned) {
-                    pending.push(mentioned);
+                if !is_basic(mentioned) {
+                    let at = self.position(mentioned)?;
+                    if !std::mem::replace(&mut seen[at], true) {
+                        pending.push(at);
+                    }
                 }
+                Ok(())
             };
-            match self.get(next)? {
-                TypeDef::List { element } => mention(*element),
+            match &self.types[at].definition {
+                TypeDef::List { element } => mention(*element)?,
                 TypeDef::Map { key, element } => {
-                    mention(*key);
-                    mention(*element);
+                    mention(*key)?;
+                    mention(*element)?;
                 }
-                TypeDef::Struct(fields) => fields.iter().for_each(|f| mention(f.type_id)),
+                TypeDef::Struct(fields) => fields.iter().try_for_each(|f| mention(f.type_id))?,
                 TypeDef::Opaque => {}
             }
         }
-        self.complete.append(&mut seen);
+        for (entry, seen) in self.types.iter_mut().zip(seen) {
+            entry.is_complete |= seen;
+        }
         Ok(())
     }
 }
