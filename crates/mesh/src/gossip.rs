@@ -203,3 +203,117 @@ pub(crate) fn choose_neighbours(
     }
     chosen
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+    use crate::testing::{base, hex, vectors};
+
+    const fn peer(n: u64) -> PeerName {
+        PeerName::from_u64(n)
+    }
+
+    #[test]
+    fn the_hash_is_the_golden_one() {
+        for vector in vectors("fnv1a64", "fnv1a64") {
+            let expect = u64::from_str_radix(vector["expect"].as_str().unwrap(), 16).unwrap();
+            assert_eq!(fnv1a64(&hex(&vector["input"])), expect);
+        }
+    }
+
+    /// Ourselves, and destinations with their next hops.
+    fn table(hops: &[(u64, u64)]) -> BTreeMap<PeerName, PeerName> {
+        let ours = (peer(1), PeerName::UNKNOWN);
+        hops.iter()
+            .map(|(to, hop)| (peer(*to), peer(*hop)))
+            .chain([ours])
+            .collect()
+    }
+
+    #[test]
+    fn few_neighbours_are_all_chosen_and_the_excepted_one_is_not() {
+        let mut rng = StdRng::from_seed([1; 32]);
+        let table = table(&[(2, 2), (3, 3), (4, 3)]);
+        let mut chosen = choose_neighbours(&table, None, &mut rng);
+        chosen.sort_unstable();
+        assert_eq!(chosen, [peer(2), peer(3)]);
+        assert_eq!(
+            choose_neighbours(&table, Some(peer(3)), &mut rng),
+            [peer(2)]
+        );
+        assert!(choose_neighbours(&BTreeMap::new(), None, &mut rng).is_empty());
+    }
+
+    #[test]
+    fn of_many_neighbours_twice_the_logarithm_is_chosen_without_repetition() {
+        let mut rng = StdRng::from_seed([1; 32]);
+        for (peers, expected) in [(99, 13), (127, 14), (126, 13)] {
+            let hops: Vec<(u64, u64)> = (2..2 + peers).map(|n| (n, n)).collect();
+            let chosen = choose_neighbours(&table(&hops), None, &mut rng);
+            assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), expected);
+            assert_eq!(chosen.len(), expected);
+        }
+    }
+
+    #[test]
+    fn a_neighbour_with_many_peers_behind_it_is_chosen_more_often() {
+        let mut rng = StdRng::from_seed([1; 32]);
+        // Ten neighbours; seventeen more peers behind neighbour 2.
+        let near = (2..12).map(|n| (n, n));
+        let hops: Vec<(u64, u64)> = near.chain((12..29).map(|n| (n, 2))).collect();
+        let table = table(&hops);
+        let mut counts: BTreeMap<PeerName, usize> = BTreeMap::new();
+        for _ in 0..2000 {
+            let chosen = choose_neighbours(&table, None, &mut rng);
+            assert_eq!(chosen.len(), 9);
+            *counts.entry(chosen[0]).or_default() += 1;
+        }
+        let first = counts[&peer(2)];
+        assert!(
+            (1200..1470).contains(&first),
+            "18 of 27 first draws, not {first} of 2000"
+        );
+    }
+
+    #[test]
+    fn a_payload_is_remembered_until_another_comes_half_a_minute_later() {
+        let start = base();
+        let mut channels = Channels::default();
+        let payload = |n: u8| Arc::from([n].as_slice());
+        let mut has_seen = |n, secs| {
+            let now = start + Duration::from_secs(secs);
+            channels
+                .surrogate("x", now)
+                .unwrap()
+                .1
+                .has_seen(&payload(n), now)
+        };
+        assert!(!has_seen(1, 0));
+        assert!(has_seen(1, 10));
+        assert!(!has_seen(2, 31));
+        assert!(!has_seen(1, 32));
+        assert!(has_seen(2, 33));
+    }
+
+    #[test]
+    fn the_channel_idle_longest_makes_room() {
+        let start = base();
+        let mut channels = Channels::default();
+        for n in 0..SURROGATES_MAX as u64 {
+            let now = start + Duration::from_secs(n);
+            assert!(channels.surrogate(&format!("x{n}"), now).unwrap().2);
+        }
+        let later = start + Duration::from_secs(1000);
+        assert!(!channels.surrogate("x0", later).unwrap().2);
+        assert!(channels.surrogate("new", later).unwrap().2);
+        assert!(
+            channels.surrogate("x1", later).unwrap().2,
+            "x1 was the one idle longest"
+        );
+        assert!(!channels.surrogate("x0", later).unwrap().2);
+        assert!(channels.surrogate(&"y".repeat(256), later).is_none());
+    }
+}

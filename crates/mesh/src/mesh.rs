@@ -19,6 +19,7 @@ use crate::maker::{Attempt, Ending, Maker};
 use crate::peers::PeerTable;
 use crate::routes::{Edges, Routes};
 use crate::shortid::SHORT_IDS;
+use crate::topology::{EncodedLately, MergedLately};
 use crate::{LinkId, MeshConfig, MeshOutput};
 
 pub use gossiping::{GossipContent, UnicastError};
@@ -41,6 +42,8 @@ pub struct Mesh {
     config: MeshConfig,
     rng: StdRng,
     peers: PeerTable,
+    merged_lately: MergedLately,
+    encoded_lately: EncodedLately,
     maker: Maker,
     /// Number of the next link we dial.
     next_dial: u64,
@@ -99,6 +102,8 @@ impl Mesh {
         Self {
             maker: Maker::new(config.port, config.discovery),
             config,
+            merged_lately: MergedLately::new(rng.random()),
+            encoded_lately: EncodedLately::default(),
             rng,
             peers,
             next_dial: 0,
@@ -295,6 +300,7 @@ impl Mesh {
         if removed.is_empty() {
             return;
         }
+        self.merged_lately.clear();
         for (_, label) in &removed {
             info!("Removed unreachable peer {label}");
         }

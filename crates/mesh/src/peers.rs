@@ -83,7 +83,7 @@ impl Peer {
             nickname: truncated(&summary.nickname, NICKNAME_BYTES_MAX),
             uid: summary.uid,
             version: summary.version,
-            short_id: summary.short_id.filter(|id| *id < SHORT_IDS),
+            short_id: usable_short_id(summary),
             adjacencies: known
                 .map(|c| (c.remote, Adjacency::from_summary(c)))
                 .collect(),
@@ -131,6 +131,8 @@ pub(crate) struct PeerTable {
     short_ids: ShortIds,
     /// Sum over all peers but ourselves.
     adjacency_count: usize,
+    /// Counts changes of entries.
+    revision: u64,
 }
 
 impl PeerTable {
@@ -150,6 +152,7 @@ impl PeerTable {
             peers: BTreeMap::from([(us, own)]),
             short_ids,
             adjacency_count: 0,
+            revision: 0,
         }
     }
 
@@ -163,8 +166,14 @@ impl PeerTable {
         self.peers.get(&self.us).expect("we are in our own table")
     }
 
+    /// Changes whenever an entry does.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// Our own entry, to be changed: counts as a new version.
     pub(crate) fn change_own(&mut self) -> &mut Peer {
+        self.revision += 1;
         let own = self
             .peers
             .get_mut(&self.us)
@@ -237,6 +246,7 @@ impl PeerTable {
     /// Inserts or replaces an entry other than ours, keeping its references and the counts right.
     fn put(&mut self, name: PeerName, mut entry: Peer) {
         assert_ne!(name, self.us, "our entry changes only by what we do");
+        self.revision += 1;
         self.adjacency_count += entry.adjacencies.len();
         if let Some(old) = self.peers.get(&name) {
             self.adjacency_count -= old.adjacencies.len();
@@ -307,6 +317,7 @@ impl PeerTable {
             .filter(|(name, peer)| peer.references == 0 && !reachable.contains(name))
             .map(|(name, peer)| (*name, peer_label(*name, &peer.nickname)))
             .collect();
+        self.revision += 1;
         for (name, _) in &doomed {
             let entry = self.peers.remove(name).expect("was just listed");
             self.adjacency_count -= entry.adjacencies.len();
@@ -357,6 +368,11 @@ impl PeerTable {
             }
         }
     }
+}
+
+/// The short id a peer claims, if it has the twelve bits it must have.
+pub(crate) fn usable_short_id(summary: &PeerSummary) -> Option<u16> {
+    summary.short_id.filter(|id| *id < SHORT_IDS)
 }
 
 /// `name(nickname)`. Control characters of a foreign nickname do not reach our logs.

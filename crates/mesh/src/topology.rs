@@ -1,12 +1,14 @@
 //! Merging what others say about the topology (spec/mesh.md 8.3). Never fails: what makes no sense
 //! is left out, and no link is closed for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use wire::PeerName;
 use wire::topology::PeerSummary;
 
-use crate::peers::{Peer, PeerTable};
+use crate::peers::{Peer, PeerTable, usable_short_id};
 
 /// Bytes of one topology message we aim to stay below; more peers than that go into several.
 const MESSAGE_BYTES_AIM: usize = 4 << 20;
@@ -24,6 +26,72 @@ pub(crate) struct Merged {
     pub(crate) outran: bool,
 }
 
+/// Payloads merged lately. A flood brings the same one from many neighbours; merging it again would
+/// change nothing.
+#[derive(Debug)]
+pub(crate) struct MergedLately {
+    /// Makes the hashes unpredictable: nobody can make us take a new payload for an old one.
+    secret: u64,
+    hashes: VecDeque<u64>,
+}
+
+impl MergedLately {
+    /// How many payloads are remembered.
+    const MAX: usize = 256;
+
+    /// A memory without payloads.
+    pub(crate) fn new(secret: u64) -> Self {
+        Self {
+            secret,
+            hashes: VecDeque::new(),
+        }
+    }
+
+    /// Whether a payload was merged already; if not, it counts as such from now on.
+    pub(crate) fn has_seen(&mut self, payload: &[u8]) -> bool {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.secret);
+        hasher.write(payload);
+        let hash = hasher.finish();
+        if self.hashes.contains(&hash) {
+            return true;
+        }
+        self.hashes.truncate(Self::MAX - 1);
+        self.hashes.push_front(hash);
+        false
+    }
+
+    /// Entries were dropped: what was merged before may be news again.
+    pub(crate) fn clear(&mut self) {
+        self.hashes.clear();
+    }
+}
+
+/// The last topology payloads encoded. What goes to several neighbours is encoded once.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedLately {
+    revision: u64,
+    names: BTreeSet<PeerName>,
+    payloads: Vec<Arc<[u8]>>,
+}
+
+impl EncodedLately {
+    /// The named entries, as they are now, as payloads of bounded size.
+    pub(crate) fn encode(
+        &mut self,
+        peers: &PeerTable,
+        names: &BTreeSet<PeerName>,
+    ) -> Vec<Arc<[u8]>> {
+        if self.revision != peers.revision() || self.names != *names || self.payloads.is_empty() {
+            let payloads = peers.encode_topology(names);
+            self.payloads = payloads.into_iter().map(Arc::from).collect();
+            self.revision = peers.revision();
+            self.names.clone_from(names);
+        }
+        self.payloads.clone()
+    }
+}
+
 impl PeerTable {
     /// Merges a payload.
     pub(crate) fn merge(&mut self, update: &[PeerSummary]) -> Merged {
@@ -34,17 +102,12 @@ impl PeerTable {
                 merged.outran |= self.outrun(summary);
                 continue;
             }
-            let entry = Peer::from_summary(summary);
             let known = self.get(summary.name);
-            let wanted = known.is_none_or(|known| supersedes(&entry, known));
-            let (taken, known) = (
-                wanted && self.accept(summary.name, entry),
-                known_now(self, summary.name),
-            );
-            if taken {
+            let is_news = known.is_none_or(|known| supersedes(summary, known));
+            if is_news && self.accept(summary.name, Peer::from_summary(summary)) {
                 merged.improved.insert(summary.name);
             }
-            if known {
+            if self.get(summary.name).is_some() {
                 merged.received.insert(summary.name);
             }
         }
@@ -84,16 +147,12 @@ impl PeerTable {
     }
 }
 
-fn known_now(peers: &PeerTable, name: PeerName) -> bool {
-    peers.get(name).is_some()
-}
-
 /// Whether an entry replaces the known one: greater version, then greater incarnation, or the short
 /// id the known one lacks.
-fn supersedes(new: &Peer, known: &Peer) -> bool {
+fn supersedes(new: &PeerSummary, known: &Peer) -> bool {
     let (new_age, known_age) = ((new.version, new.uid), (known.version, known.uid));
-    new_age > known_age
-        || new_age == known_age && new.short_id.is_some() && known.short_id.is_none()
+    let gains_short_id = usable_short_id(new).is_some() && known.short_id.is_none();
+    new_age > known_age || new_age == known_age && gains_short_id
 }
 
 fn summary_bytes(summary: &PeerSummary) -> usize {

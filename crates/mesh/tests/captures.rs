@@ -108,11 +108,11 @@ fn play(us: PeerName, side: &str) -> (Heard, mesh::status::MeshStatus) {
             port: Some(PORT),
         };
         mesh.connect(vec![peer], false, now);
-        let dialled = std::iter::from_fn(|| mesh.poll_output()).find_map(|output| match output {
-            MeshOutput::Dial { link, remote } => Some((link, remote)),
-            _ => None,
-        });
-        let (link, remote) = dialled.unwrap();
+        let mut outputs = std::iter::from_fn(|| mesh.poll_output());
+        let dial = outputs.find(|output| matches!(output, MeshOutput::Dial { .. }));
+        let Some(MeshOutput::Dial { link, remote }) = dial else {
+            panic!("nobody is dialled")
+        };
         mesh.handle_link_connected(link, "192.168.77.2:40000".parse().unwrap(), remote, now);
         link
     };

@@ -201,7 +201,9 @@ impl Mesh {
             return;
         };
         if channel == TOPOLOGY {
-            if let Some(merged) = self.merge_topology(id, &payload, now)
+            if self.merged_lately.has_seen(&payload) {
+                self.timers.collect.get_or_insert(now + COLLECT_DELAY);
+            } else if let Some(merged) = self.merge_topology(id, &payload, now)
                 && !merged.improved.is_empty()
             {
                 self.queue_subset(
@@ -411,7 +413,7 @@ impl Mesh {
     }
 
     fn send_topology(&mut self, id: LinkId, topic: &Topic, names: &BTreeSet<PeerName>) {
-        for payload in self.peers.encode_topology(names) {
+        for payload in self.encoded_lately.encode(&self.peers, names) {
             self.send_gossip(id, topic, &payload);
         }
     }

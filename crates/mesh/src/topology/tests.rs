@@ -235,6 +235,34 @@ fn a_large_topology_goes_in_several_messages_that_together_say_the_same() {
     assert_eq!(without_copy.collect::<Vec<_>>(), everything(&table));
 }
 
+#[test]
+fn a_payload_merged_lately_is_recognised_until_something_was_dropped() {
+    let mut lately = MergedLately::new(1);
+    assert!(!lately.has_seen(b"one"));
+    assert!(lately.has_seen(b"one"));
+    lately.clear();
+    assert!(!lately.has_seen(b"one"));
+    for n in 0..1000_u32 {
+        assert!(!lately.has_seen(&n.to_be_bytes()));
+    }
+    assert!(!lately.has_seen(b"one"));
+}
+
+#[test]
+fn what_is_encoded_once_is_encoded_again_after_a_change() {
+    let mut table = table();
+    let names = table.names().collect();
+    let mut lately = EncodedLately::default();
+    let first = lately.encode(&table, &names);
+    assert_eq!(*lately.encode(&table, &names), *first);
+    table.change_own();
+    assert_ne!(*lately.encode(&table, &names), *first);
+    assert_eq!(
+        lately.encode(&table, &BTreeSet::new()),
+        [Arc::from(&[][..])]
+    );
+}
+
 /// What one peer said at one time. Equal ages mean equal content, as with honest peers.
 fn entry() -> impl Strategy<Value = PeerSummary> {
     (1_u64..6, 0_u64..4, 1_u64..3).prop_map(|(peer, version, uid)| {

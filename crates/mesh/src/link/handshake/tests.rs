@@ -163,9 +163,10 @@ fn a_damaged_introduction_ends_in_an_error_or_waits_but_never_panics() {
 #[test]
 fn failed_introductions_have_the_golden_error_texts() {
     for vector in vectors("handshake", "intro-error") {
-        let (password, received) = match &vector["input"] {
-            Value::Object(input) => (input["our_password"].as_str().unwrap(), &input["received"]),
-            received => ("", received),
+        let input = &vector["input"];
+        let (password, received) = match input.as_object() {
+            Some(input) => (input["our_password"].as_str().unwrap(), &input["received"]),
+            None => ("", input),
         };
         let mut handshake = Handshake::new(offer(2, password, [1; 32], false));
         let error = match handshake.push(&hex(received)) {
