@@ -1,0 +1,198 @@
+//! Three hosts without sockets: a line 1 - 2 - 3.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::{Arc, RwLock};
+
+use nacl::SessionKey;
+use overlay::forward::DropReason;
+use overlay::forward::capture::CapturePath;
+use overlay::forward::egress::Outlet;
+use overlay::forward::program::{Compiler, Counters, Program};
+use overlay::forward::receive::{ReceivePath, Scene};
+use overlay::mac::MacTable;
+use overlay::segment::VnetHeader;
+use overlay::table::{ForwardingTable, Tunnel, TunnelEvent, TunnelId};
+use wire::PeerName;
+use wire::sleeve::DatagramError;
+
+/// Peer `n`.
+pub(crate) fn name(n: u64) -> PeerName {
+    PeerName::from_u64(n)
+}
+
+/// What came out of one host, in buffers made beforehand.
+pub(crate) struct Buffers {
+    /// Datagrams, one behind the other.
+    pub(crate) arena: Vec<u8>,
+    /// Where from, for whom, in which datagram size, and whether with DF.
+    pub(crate) runs: Vec<Run>,
+    /// Frames for the TAP; kept only when asked for.
+    pub(crate) injected: Option<Vec<(VnetHeader, Vec<u8>)>>,
+    pub(crate) injected_frames: usize,
+    pub(crate) injected_bytes: usize,
+    pub(crate) events: Vec<TunnelEvent>,
+    pub(crate) complaints: Vec<DatagramError>,
+}
+
+/// One call to the kernel.
+pub(crate) struct Run {
+    pub(crate) to: PeerName,
+    pub(crate) range: Range<usize>,
+    pub(crate) datagram_bytes: usize,
+    pub(crate) is_df: bool,
+}
+
+impl Buffers {
+    pub(crate) fn new(keeps_frames: bool) -> Self {
+        Self {
+            arena: Vec::with_capacity(1 << 20),
+            runs: Vec::with_capacity(1000),
+            injected: keeps_frames.then(Vec::new),
+            injected_frames: 0,
+            injected_bytes: 0,
+            events: Vec::new(),
+            complaints: Vec::new(),
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.arena.clear();
+        self.runs.clear();
+    }
+}
+
+impl Outlet for Buffers {
+    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        let range = start..self.arena.len();
+        let to = tunnel.remote;
+        self.runs.push(Run {
+            to,
+            range,
+            datagram_bytes,
+            is_df,
+        });
+    }
+
+    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
+        self.injected_frames += 1;
+        self.injected_bytes += parts.iter().map(ExactSizeIterator::len).sum::<usize>();
+        if let Some(injected) = &mut self.injected {
+            let bytes = parts.iter().flat_map(|part| arena[part.clone()].to_vec());
+            injected.push((*header, bytes.collect()));
+        }
+    }
+
+    fn report(&mut self, event: TunnelEvent) {
+        self.events.push(event);
+    }
+
+    fn complain(&mut self, _: PeerName, error: DatagramError) {
+        self.complaints.push(error);
+    }
+}
+
+/// A host's data plane without its system calls.
+pub(crate) struct Host {
+    pub(crate) program: Program,
+    pub(crate) macs: RwLock<MacTable>,
+    pub(crate) counters: Counters,
+    pub(crate) capture: CapturePath,
+    pub(crate) receive: ReceivePath,
+}
+
+impl Host {
+    /// Host `us`; tunnels as `change` leaves them.
+    pub(crate) fn new(us: u64, change: impl Fn(&mut Tunnel)) -> Self {
+        let mut table = ForwardingTable {
+            us: name(us),
+            peers: (1..=3).map(name).collect(),
+            ..ForwardingTable::default()
+        };
+        let near = [us - 1, us + 1].into_iter().filter(|n| (1..=3).contains(n));
+        let near: Vec<u64> = near.collect();
+        for &other in &near {
+            let mut tunnel = tunnel(us, other);
+            change(&mut tunnel);
+            table.tunnels.insert(name(other), Arc::new(tunnel));
+        }
+        for other in (1..=3).filter(|&n| n != us) {
+            let next_hop = if other < us { us - 1 } else { us + 1 };
+            table.unicast.insert(name(other), name(next_hop));
+            let onward = near.iter().filter(|&&n| (n < us) != (other < us));
+            let onward = onward.map(|&n| name(n)).collect();
+            table.broadcast.insert(name(other), onward);
+        }
+        let all = near.iter().map(|&n| name(n)).collect();
+        table.broadcast.insert(name(us), all);
+        Self {
+            program: Compiler::new().compile(Arc::new(table)),
+            macs: RwLock::new(MacTable::new()),
+            counters: Counters::default(),
+            capture: CapturePath::new(),
+            receive: ReceivePath::new(true),
+        }
+    }
+
+    /// One batch from the TAP.
+    pub(crate) fn capture(&mut self, frames: &mut [(VnetHeader, Vec<u8>)], out: &mut Buffers) {
+        let (program, macs, counters) = (&self.program, &self.macs, &self.counters);
+        for (header, frame) in frames {
+            self.capture
+                .handle_frame(program, macs, 0, header, frame, counters, out);
+        }
+        self.capture.flush(program, counters, out);
+    }
+
+    /// One batch of everything in `input`, whoever it was sent to.
+    pub(crate) fn receive(&mut self, input: &mut Buffers, out: &mut Buffers) {
+        let (program, macs, counters) = (&self.program, &self.macs, &self.counters);
+        let scene = Scene {
+            program,
+            macs,
+            now_secs: 0,
+            counters,
+        };
+        for run in input.runs.drain(..) {
+            let arena = &mut input.arena;
+            let size = run.datagram_bytes;
+            self.receive
+                .handle_datagrams(scene, address(), arena, run.range, size, out);
+        }
+        self.receive.flush(scene, &mut input.arena, out);
+        input.arena.clear();
+    }
+
+    /// Drops so far, without those that never happened.
+    pub(crate) fn drops(&self) -> Vec<(DropReason, u64)> {
+        let counted = DropReason::ALL.map(|reason| (reason, self.counters.dropped(reason)));
+        counted
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+}
+
+/// An encrypted tunnel of host `us`, good for an underlay of 1500.
+fn tunnel(us: u64, other: u64) -> Tunnel {
+    Tunnel {
+        id: TunnelId(other),
+        remote: name(other),
+        key: Some(Arc::new(SessionKey::from_bytes([us.min(other) as u8; 32]))),
+        outbound: us < other,
+        remote_address: Some(address()),
+        carries_traffic: true,
+        mtu_bytes: 1414,
+        max_payload_bytes: 1472,
+        stack_frag: true,
+    }
+}
+
+/// Where everybody is.
+pub(crate) fn address() -> SocketAddr {
+    "192.0.2.1:6783".parse().expect("an address")
+}
