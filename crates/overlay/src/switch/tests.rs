@@ -217,3 +217,62 @@ fn a_dead_sleeve_fails_the_connection() {
         assert_eq!(switch.poll_timeout(), None);
     }
 }
+
+/// What a switch sends after a special frame was heard, in wire form.
+fn wire_bytes(theirs: Option<&str>, ours: &[TunnelKind], kind: SpecialKind) -> Vec<u8> {
+    let now = base();
+    let mut switch = switch(ours, theirs).unwrap();
+    switch.confirm(now);
+    switch.handle_special("192.0.2.2:6783".parse().unwrap(), kind, now);
+    let mut outputs = drain(&mut switch).into_iter();
+    outputs
+        .find_map(|output| match output {
+            SwitchOutput::Control(control) => {
+                Some(wire::message::Message::Overlay(control).encode())
+            }
+            SwitchOutput::Probe(_)
+            | SwitchOutput::Established
+            | SwitchOutput::Changed
+            | SwitchOutput::Failed(_) => None,
+        })
+        .unwrap()
+}
+
+#[test]
+fn control_messages_are_those_of_the_vectors() {
+    let text = include_str!("../../testdata/overlay_control.json");
+    let file: serde_json::Value = serde_json::from_str(text).unwrap();
+    let heartbeat = SpecialKind::Heartbeat {
+        connection_uid: UID,
+    };
+    let mtu_test = SpecialKind::MtuTest { frame_bytes: 1452 };
+    let fragmentation = SpecialKind::FragmentationTest;
+    let both = &ALL[1..];
+    let sleeve = &ALL[2..];
+    let cases = [
+        (
+            "ctl-sleeve-established",
+            wire_bytes(Some("sleeve"), sleeve, heartbeat),
+        ),
+        (
+            "ctl-sleeve-fragmentation",
+            wire_bytes(Some("fastdp sleeve"), both, fragmentation),
+        ),
+        (
+            "ctl-sleeve-pmtu",
+            wire_bytes(Some("sleeve"), sleeve, mtu_test),
+        ),
+        (
+            "ctl-compat-established",
+            wire_bytes(None, sleeve, heartbeat),
+        ),
+        ("ctl-compat-pmtu", wire_bytes(None, sleeve, mtu_test)),
+    ];
+    let vectors = file["vectors"].as_array().unwrap();
+    assert_eq!(vectors.len(), cases.len());
+    for (id, bytes) in cases {
+        let vector = vectors.iter().find(|vector| vector["id"] == id).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(vector["expect"]["message"], hex, "{id}");
+    }
+}
