@@ -242,6 +242,16 @@ pub fn is_too_big(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL))
 }
 
+/// Whether a batch may have been refused for being one, so that sending one by one is worth a try.
+pub fn is_batch_refused(error: &io::Error) -> bool {
+    is_too_big(error) || is_batching_unavailable(error)
+}
+
+/// Whether the outgoing device or this kernel cannot take batches at all.
+pub fn is_batching_unavailable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EOPNOTSUPP))
+}
+
 fn bound(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use linux::tap::Tap;
-use linux::udp::{UdpPair, is_too_big};
+use linux::udp::{UdpPair, is_batch_refused, is_batching_unavailable, is_too_big};
 use overlay::forward::DropReason;
 use overlay::forward::egress::Outlet;
 use overlay::forward::program::Counters;
@@ -68,6 +68,8 @@ pub(super) struct Port {
     pub(super) sockets: Arc<Sockets>,
     pub(super) counters: Arc<Counters>,
     events: Events,
+    /// Whether the kernel and its devices take batches; settled by the first refusal.
+    batches: bool,
     too_big: Vec<(TunnelId, Instant)>,
     complained: Option<Instant>,
     failed: Option<Instant>,
@@ -86,6 +88,7 @@ impl Port {
             sockets,
             counters,
             events,
+            batches: true,
             too_big,
             complained: None,
             failed: None,
@@ -119,7 +122,8 @@ impl Port {
             return self.counters.count(DropReason::SendFailed);
         };
         // Datagrams to be fragmented below us cannot be batched.
-        let is_batch = bytes.len() > size && (is_df || size <= tunnel.max_payload_bytes);
+        let fits = is_df || size <= tunnel.max_payload_bytes;
+        let is_batch = bytes.len() > size && fits && self.batches;
         if is_batch || bytes.len() <= size {
             match pair.send(is_df, to, bytes, size) {
                 Ok(()) => return,
@@ -128,8 +132,10 @@ impl Port {
                         return;
                     }
                 }
-                Err(error) if bytes.len() <= size => return self.send_failed(&error),
-                Err(_) => {}
+                Err(error) if is_batch && is_batch_refused(&error) => {
+                    self.batches &= !is_batching_unavailable(&error);
+                }
+                Err(error) => return self.send_failed(&error),
             }
         }
         // One by one: what is not a matter of batching fails again.
