@@ -3,6 +3,19 @@
 //!
 //! Formats: spec/mesh.md 4.2-4.3, spec/sleeve.md 3. Nothing here allocates per packet or panics on
 //! input from the network.
+//!
+//! The cipher is dryoc's, the fastest maintained one that builds on stable. It must have its `std`
+//! feature: without it the vector units are not looked for. Nanoseconds per packet in place, one
+//! core of a shared Xeon with AVX-512, best of 15 rounds, one session
+//! (`cargo bench -p nacl` repeats the first column):
+//!
+//! | payload | dryoc seal / open | dryoc without `std` | libsodium | salsa20 + poly1305 crates |
+//! |---|---|---|---|---|
+//! | 64 bytes | 340 / 410 | 500 / 550 | 470 | 2700 |
+//! | 1420 bytes | 780 / 930 | 4900 / 4870 | 1490 | 7650 |
+//!
+//! Of each figure 110 ns are HSalsa20 of key and nonce prefix. It is the same for every packet of a
+//! direction, but dryoc offers no way to keep its result; [`DirectionKey`] is where it would go.
 
 #![forbid(unsafe_code)]
 
