@@ -10,7 +10,7 @@ use wire::handshake::{Features, VersionRange, WeftFeature};
 use wire::quote::quote;
 use zeroize::Zeroizing;
 
-use super::{Mesh, canonical_pair};
+use super::{COLLECT_DELAY, Mesh, canonical_pair};
 use crate::link::handshake::{Handshake, Introduction, Offer};
 use crate::link::outbox::{Item, Topic};
 use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
@@ -459,6 +459,8 @@ impl Mesh {
         let remote = introduced.remote();
         self.peers.release(remote);
         if !introduced.added {
+            // Its introduction may have left an entry nobody needs.
+            self.timers.collect.get_or_insert(now + COLLECT_DELAY);
             return;
         }
         let listed = self.connections.remove(&remote);
