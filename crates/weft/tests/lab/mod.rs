@@ -19,7 +19,9 @@
 pub(crate) mod capture;
 pub(crate) mod docker;
 pub(crate) mod host;
+pub(crate) mod mix;
 pub(crate) mod namespace;
+pub(crate) mod original;
 pub(crate) mod patience;
 pub(crate) mod traffic;
 

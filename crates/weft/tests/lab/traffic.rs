@@ -115,6 +115,59 @@ pub(crate) fn transfer(from: &Namespace, to: &Namespace, address: &str, size_byt
     );
 }
 
+/// Bytes of a block of a stream.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Moves so many blocks of 1 MiB by TCP without keeping them, and compares the checksums of both
+/// ends. For volumes that memory has no room for.
+pub(crate) fn stream(from: &Namespace, to: &Namespace, address: &str, blocks: usize) {
+    let address: IpAddr = address.parse().expect("an address");
+    let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
+    let target = SocketAddr::new(address, listener.local_addr().expect("bound").port());
+    let (sent, received) = std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let mut stream = accept(&listener);
+            stream.set_read_timeout(Some(LONG)).expect("a valid time");
+            let mut block = vec![0; BLOCK_BYTES];
+            let mut sum = 0;
+            for number in 0..blocks {
+                if let Err(error) = stream.read_exact(&mut block) {
+                    panic!("block {number} of {blocks} to {target}: {error}");
+                }
+                sum = checksum_words(sum, &block);
+            }
+            let rest = stream.read(&mut block).expect("the stream ends well");
+            assert_eq!(rest, 0, "bytes too many");
+            sum
+        });
+        let sent = from.within(|| {
+            let mut stream = TcpStream::connect_timeout(&target, LONG).expect("a way there");
+            stream.set_write_timeout(Some(LONG)).expect("a valid time");
+            let mut block = payload(BLOCK_BYTES);
+            let mut sum = 0;
+            for number in 0..blocks {
+                block[..8].copy_from_slice(&(number as u64).to_le_bytes());
+                sum = checksum_words(sum, &block);
+                stream
+                    .write_all(&block)
+                    .expect("the stream takes everything");
+            }
+            sum
+        });
+        (sent, receiver.join().expect("the receiver saw no error"))
+    });
+    assert_eq!(received, sent, "checksum of {blocks} blocks received");
+}
+
+/// Like `checksum`, by words of eight bytes.
+fn checksum_words(sum: u64, block: &[u8]) -> u64 {
+    let (words, _) = block.as_chunks::<8>();
+    words.iter().fold(sum, |sum, word| {
+        let mixed = (sum ^ u64::from_le_bytes(*word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed.rotate_left(29)
+    })
+}
+
 /// Accepts one connection, and gives up at some time where `accept` would wait for ever.
 fn accept(listener: &TcpListener) -> TcpStream {
     listener
