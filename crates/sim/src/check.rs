@@ -9,7 +9,7 @@ use wire::PeerName;
 use wire::topology::PeerSummary;
 
 use crate::host::{Host, Power};
-use crate::plan::{Fault, PathMtu, Plan};
+use crate::plan::{CONN_LIMIT_DEFAULT, Fault, PathMtu, Plan};
 use crate::world::{Violation, World};
 
 /// What a search in the dark assumes to work (spec/sleeve.md 6).
@@ -84,6 +84,9 @@ impl<'w> Observer<'w> {
     /// Each connection is established and known at both ends, over compatible routers.
     fn connections_agree(&self) -> Result<(), Violation> {
         for (&site, status) in &self.statuses {
+            if status.mesh.connections.len() > self.plan.sites[site].conn_limit {
+                return Err(format!("site {site} has more connections than its limit"));
+            }
             for connection in &status.mesh.connections {
                 let Some(&other) = self.sites.get(&connection.remote) else {
                     return Err(format!("site {site} is connected to nobody"));
@@ -165,6 +168,9 @@ impl<'w> Observer<'w> {
 
     fn can_dial(&self, from: usize, to: usize) -> bool {
         let (us, them) = (&self.plan.sites[from], &self.plan.sites[to]);
+        if us.conn_limit != CONN_LIMIT_DEFAULT {
+            return false;
+        }
         from != to && !them.hidden && us.is_compatible(them)
     }
 

@@ -22,7 +22,7 @@ use std::time::Duration;
 use wire::ethernet::MacAddr;
 
 use crate::check::{Component, Observer};
-use crate::plan::{Plan, Setting};
+use crate::plan::{CONN_LIMIT_DEFAULT, Plan, Setting};
 use crate::world::{Violation, World, mac};
 
 /// Virtual time a calm cluster may take to come to rest: the longest retry interval after ninety
@@ -129,7 +129,12 @@ fn live(world: &mut World, plan: &Plan, setting: Setting) -> Result<Summary, Vio
     }
     let components = come_to_rest(world, plan)?;
     let rest_after = world.now() - calm_at;
-    if setting.seed.is_multiple_of(STAY_ONE_IN) {
+    // Routers refused at a limit try again for ever, and are peers for a moment each time.
+    let limited = plan
+        .sites
+        .iter()
+        .any(|site| site.conn_limit != CONN_LIMIT_DEFAULT);
+    if setting.seed.is_multiple_of(STAY_ONE_IN) && !limited {
         stay_at_rest(world, plan)?;
     }
     deliver_frames(world, plan, components)?;

@@ -15,6 +15,8 @@ use wire::PeerName;
 pub const PORT: u16 = 6783;
 /// Underlay MTU of every host's interface, bytes.
 pub const INTERFACE_MTU_BYTES: usize = 1500;
+/// Connection limit unless a history has a small one.
+pub const CONN_LIMIT_DEFAULT: usize = 200;
 /// From this many peers on, discovery is off and the mesh is sparse: a full one of a hundred peers
 /// exchanges gigabytes of topology.
 const SPARSE_FROM: usize = 40;
@@ -205,6 +207,12 @@ impl Plan {
             plan.draw_attacks(&mut rng);
         }
         plan.draw_faults(&mut rng, events);
+        if rng.random_bool(0.1) {
+            let limit = rng.random_range(2..6);
+            plan.sites
+                .iter_mut()
+                .for_each(|site| site.conn_limit = limit);
+        }
         plan
     }
 
@@ -349,7 +357,7 @@ fn draw_sites(rng: &mut StdRng, count: usize) -> Vec<Site> {
         trusted: draw_trust(rng, trusting, ipv6),
         hidden: hiding && n > 0 && rng.random_bool(0.4),
         weft: rng.random_bool(0.7),
-        conn_limit: 200,
+        conn_limit: CONN_LIMIT_DEFAULT,
         launch_peers: BTreeSet::new(),
         start_at: Duration::from_millis(if late { rng.random_range(0..30_000) } else { 0 }),
     });

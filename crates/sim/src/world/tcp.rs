@@ -15,6 +15,8 @@ use crate::plan::PORT;
 
 /// How long a kernel keeps trying to connect to somebody who does not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most a router may hand over for one link that does not take it.
+const QUEUED_MAX_BYTES: usize = 32 << 20;
 /// How soon TCP tries a cut path again.
 const RETRANSMIT: Duration = Duration::from_millis(500);
 
@@ -136,6 +138,11 @@ impl World {
         let sites = (stream.ends[end].site, stream.ends[1 - end].site);
         let receiver = &mut stream.ends[1 - end];
         receiver.incoming.extend(bytes);
+        if receiver.incoming.len() > QUEUED_MAX_BYTES {
+            return Err(format!(
+                "site {site} queues without bound for a link that is stuck"
+            ));
+        }
         if !std::mem::replace(&mut receiver.is_scheduled, true) {
             let delay = self.network.delay(sites.0, sites.1);
             self.queue.push(
