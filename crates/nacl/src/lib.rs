@@ -6,7 +6,7 @@
 //!
 //! The cipher is dryoc's, the fastest maintained one that builds on stable. It must have its `std`
 //! feature: without it the vector units are not looked for. Nanoseconds per packet in place, one
-//! core of a shared Xeon with AVX-512, best of 15 rounds, one session
+//! core of a shared Xeon with AVX-512, best of 15 rounds, sessions minutes apart
 //! (`cargo bench -p nacl` repeats the first column):
 //!
 //! | payload | dryoc seal / open | dryoc without `std` | libsodium | salsa20 + poly1305 crates |
