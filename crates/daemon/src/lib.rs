@@ -1,16 +1,24 @@
 //! Async shells around the node: links, HTTP, store, data plane.
 //!
 //! `driver` owns the node and is the only loop; every other module is one edge that turns the
-//! outside into inputs and outputs back (ARCHITECTURE.md).
+//! outside into inputs and outputs back (ARCHITECTURE.md). `start` puts them together.
 
 pub mod clock;
+pub mod config;
 pub mod datapath;
 pub mod docker;
+pub mod driver;
+pub mod host;
+pub mod http;
 pub mod links;
 pub mod log;
+pub mod metrics;
 pub mod report;
+pub mod reset;
 pub mod resolve;
+pub mod start;
 pub mod status;
 pub mod store;
+pub mod supervise;
 pub mod task;
 pub mod template;

@@ -51,6 +51,33 @@ pub fn init(filter: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
+/// Whether `init` would take this filter.
+pub fn check(filter: &str) -> Result<(), FilterError> {
+    parse_filter(filter).map(drop)
+}
+
+/// Writes the line a daemon ends with.
+pub fn fatal(text: &str) {
+    line("FATA", &escape_lines(text));
+}
+
+/// Writes a warning outside of the daemon, where no subscriber is set.
+pub fn warn_line(text: &str) {
+    line("WARN", &escape_lines(text));
+}
+
+/// Keeps line ends, which texts of ours may have.
+fn escape_lines(text: &str) -> String {
+    text.lines().map(escape).collect::<Vec<_>>().join("\n")
+}
+
+fn line(level: &str, text: &str) {
+    let stamp = Calendar::from_unix(clock::unix_time()).log_stamp();
+    let line = format!("{level}: {stamp} {text}\n");
+    // Nothing can be done about a standard error that is gone.
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
 /// The log level is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("invalid log level {0:?}: use trace, debug, info, warning or error")]
@@ -83,14 +110,7 @@ impl<S: Subscriber> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        let stamp = Calendar::from_unix(clock::unix_time()).log_stamp();
-        let line = format!(
-            "{}: {stamp} {}\n",
-            level(*event.metadata().level()),
-            fields.render()
-        );
-        // Nothing can be done about a standard error that is gone.
-        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+        line(level(*event.metadata().level()), &fields.render());
     }
 }
 

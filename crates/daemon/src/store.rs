@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use rustix::fs::{FlockOperation, flock};
@@ -18,9 +19,13 @@ const RECORDS: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("rec
 /// Name of the record that holds the schema version.
 const SCHEMA_KEY: &str = "schema";
 /// Name of the state file.
-const FILE_NAME: &str = "weft.redb";
+pub const FILE_NAME: &str = "weft.redb";
 /// Name of the lock file.
 const LOCK_NAME: &str = "weft.lock";
+
+/// How often and how long apart a lock is tried.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Turns state of one schema version into the next, within the transaction that does it all.
 type Upgrade = fn(&WriteTransaction) -> Result<(), redb::Error>;
@@ -117,7 +122,7 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if !try_lock(&file) {
             let mut pid = String::new();
             let _ = file.read_to_string(&mut pid);
             let pid = pid.trim().to_owned();
@@ -146,6 +151,17 @@ impl Lock {
         file.read_to_string(&mut pid).ok()?;
         pid.trim().parse().ok()
     }
+}
+
+/// Somebody who merely asks for the holder has the lock for a moment; that must not count.
+fn try_lock(file: &File) -> bool {
+    for _ in 0..LOCK_TRIES {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return true;
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    false
 }
 
 /// Creates a directory that only its owner may enter.

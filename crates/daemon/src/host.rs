@@ -1,0 +1,479 @@
+//! This host's side of the network: bridge, attachments, exposed addresses, firewall.
+//!
+//! The kernel is the truth; the store only remembers what it cannot know: how the user called a
+//! container, and whether an exposed address is masqueraded. All work is blocking and done one job
+//! after another on a thread of its own.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use linux::addr::Cidr;
+use linux::attach::{AttachConfig, DEFAULT_INTERFACE};
+use linux::netlink::Netlink;
+use linux::netns::Netns;
+use linux::nft::{DockerBridge, Exposed, HostRules};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::store::{Store, StoreError};
+
+/// Name of the record with the labels of attachments.
+const ATTACHMENTS: &str = "attachments";
+/// Name of the record with the exposed addresses.
+const EXPOSED: &str = "exposed";
+/// First part of the host end's name; the spec's (docker.md C1).
+const PORT_PREFIX: &str = "vethwepl";
+/// Characters of the identifier that name a veth pair (docker.md C1).
+const ID_CHARS: usize = 7;
+/// Jobs waiting for the thread.
+const JOBS_MAX: usize = 64;
+
+/// What a host needs to know.
+#[derive(Debug, Clone)]
+pub struct HostConfig {
+    /// The bridge.
+    pub bridge: String,
+    /// Docker's bridge.
+    pub docker_bridge: String,
+    /// Port of the control API, if it listens on TCP.
+    pub control_port: u16,
+    /// Port of the mesh.
+    pub router_port: u16,
+}
+
+/// Whose namespace to join.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// That of a process, with the container it belongs to.
+    Process {
+        /// The process.
+        pid: u32,
+        /// Container id and name.
+        container: Option<(String, String)>,
+    },
+    /// A name as in `ip netns`, or a path.
+    Netns(String),
+}
+
+/// How the user knows an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Container id, namespace or `pid:N`.
+    pub id: String,
+    /// Container name.
+    pub name: Option<String>,
+}
+
+/// An exposed address as remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct ExposedRecord {
+    address: String,
+    masquerade: bool,
+}
+
+/// Why the host's side refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A container.
+    #[error(transparent)]
+    Attach(#[from] linux::attach::AttachError),
+    /// The bridge.
+    #[error(transparent)]
+    Bridge(#[from] linux::bridge::BridgeError),
+    /// A namespace.
+    #[error(transparent)]
+    Netns(#[from] linux::netns::NetnsError),
+    /// A link.
+    #[error(transparent)]
+    Link(#[from] linux::netlink::LinkError),
+    /// The firewall.
+    #[error(transparent)]
+    Nft(#[from] linux::nft::NftError),
+    /// The state.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The daemon is stopping.
+    #[error("the daemon is stopping")]
+    Stopped,
+}
+
+impl HostError {
+    /// Whether the request is at fault rather than this host.
+    pub fn is_refusal(&self) -> bool {
+        use linux::attach::AttachError as A;
+        match self {
+            Self::Netns(_) => true,
+            Self::Attach(error) => matches!(
+                error,
+                A::Netns(_) | A::Id(_) | A::Foreign(_) | A::Died(_) | A::LinkNotFound
+            ),
+            Self::Bridge(_) | Self::Link(_) | Self::Nft(_) | Self::Store(_) | Self::Stopped => {
+                false
+            }
+        }
+    }
+}
+
+/// The blocking part.
+#[derive(Debug)]
+pub struct Host {
+    config: HostConfig,
+    store: Arc<Store>,
+    exposed: BTreeMap<Cidr, bool>,
+    listing: Option<String>,
+    firewall_broken: bool,
+}
+
+/// One attachment of the kernel with the label the user knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// How the user knows it.
+    pub label: Label,
+    /// Which namespace it is in.
+    pub netns: linux::netns::Identity,
+    /// Hardware address.
+    pub mac: String,
+    /// Addresses.
+    pub addresses: Vec<Cidr>,
+}
+
+impl Host {
+    /// Takes over what is there: addresses of the bridge, container interfaces without a bridge.
+    pub fn new(config: HostConfig, store: Arc<Store>) -> Result<Self, HostError> {
+        let remembered: Vec<ExposedRecord> = store.get(EXPOSED)?.unwrap_or_default();
+        let mut exposed: BTreeMap<Cidr, bool> = remembered
+            .iter()
+            .filter_map(|record| Some((record.address.parse().ok()?, record.masquerade)))
+            .collect();
+        for cidr in linux::expose::exposed_addresses(&config.bridge)? {
+            // An address somebody else gave the bridge is one the original would expose.
+            if cidr.addr().is_ipv4() {
+                exposed.entry(cidr).or_insert(true);
+            }
+        }
+        let mut host = Self {
+            config,
+            store,
+            exposed,
+            listing: None,
+            firewall_broken: false,
+        };
+        for cidr in host.exposed.keys() {
+            tracing::info!(address = %cidr, bridge = ?host.config.bridge, "re-exposing address");
+            linux::expose::expose(&host.config.bridge, *cidr)?;
+        }
+        host.plug_orphans()?;
+        host.program_firewall();
+        Ok(host)
+    }
+
+    /// Plugs container interfaces that lost their bridge back in.
+    fn plug_orphans(&self) -> Result<(), HostError> {
+        let links = Netlink::open()?.links()?;
+        for link in links
+            .iter()
+            .filter(|l| l.name.starts_with(PORT_PREFIX) && l.master.is_none())
+        {
+            match linux::bridge::plug(&self.config.bridge, &link.name) {
+                Ok(()) => tracing::info!(interface = link.name, "container plugged in again"),
+                Err(error) => {
+                    tracing::warn!(interface = link.name, %error, "container not plugged in");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a namespace an interface and addresses. Returns warnings.
+    pub fn attach(
+        &mut self,
+        place: &Place,
+        addresses: &[Cidr],
+        multicast_route: bool,
+    ) -> Result<Vec<String>, HostError> {
+        let netns = open(place)?;
+        let id = port_id(place)?;
+        let config = AttachConfig {
+            id: id.clone(),
+            interface: DEFAULT_INTERFACE.to_owned(),
+            bridge: self.config.bridge.clone(),
+            mtu_bytes: None,
+            addresses: addresses.to_vec(),
+            multicast_route,
+            hairpin: true,
+        };
+        let warnings = self.overlaps(addresses)?;
+        let attached = linux::attach::attach(&netns, &config)?;
+        tracing::debug!(%id, mac = %attached.mac, created = attached.created, "attached");
+        if attached.created {
+            self.remember(&id, place)?;
+        }
+        Ok(warnings)
+    }
+
+    fn overlaps(&self, addresses: &[Cidr]) -> Result<Vec<String>, HostError> {
+        let mut warnings = Vec::new();
+        for cidr in addresses {
+            for route in linux::netlink::routes_overlapping(*cidr, &self.config.bridge)? {
+                warnings.push(format!(
+                    "address {cidr} overlaps with existing route {} on host",
+                    route.destination
+                ));
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// Labels are kept by port; those of ports that are gone are dropped.
+    fn remember(&self, id: &str, place: &Place) -> Result<(), HostError> {
+        let ports: Vec<String> = Netlink::open()?
+            .links()?
+            .into_iter()
+            .map(|link| link.name)
+            .collect();
+        let mut labels: BTreeMap<String, Label> = self.store.get(ATTACHMENTS)?.unwrap_or_default();
+        labels.retain(|port, _| ports.contains(port));
+        let short: String = id.chars().take(ID_CHARS).collect();
+        labels.insert(format!("{PORT_PREFIX}{short}"), label(place));
+        Ok(self.store.put(ATTACHMENTS, &labels)?)
+    }
+
+    /// Takes addresses away, all when none is given. Returns those that were looked at.
+    pub fn detach(&mut self, place: &Place, addresses: &[Cidr]) -> Result<Vec<Cidr>, HostError> {
+        let netns = open(place)?;
+        let all;
+        let chosen = if addresses.is_empty() {
+            let state = linux::attach::attachment_state(&netns, DEFAULT_INTERFACE)?
+                .ok_or(linux::attach::AttachError::LinkNotFound)?;
+            all = state.addresses;
+            &all
+        } else {
+            addresses
+        };
+        linux::attach::detach(&netns, DEFAULT_INTERFACE, chosen)?;
+        Ok(chosen.to_vec())
+    }
+
+    /// Gives the host an address in a subnet of the network.
+    pub fn expose(&mut self, cidr: Cidr, masquerade: bool) -> Result<(), HostError> {
+        linux::expose::expose(&self.config.bridge, cidr)?;
+        self.exposed.insert(cidr, masquerade);
+        self.save_exposed()?;
+        self.program_firewall();
+        Ok(())
+    }
+
+    /// Takes an address of the host away.
+    pub fn hide(&mut self, cidr: Cidr) -> Result<(), HostError> {
+        linux::expose::hide(&self.config.bridge, cidr)?;
+        self.exposed.retain(|known, _| known.addr() != cidr.addr());
+        self.save_exposed()?;
+        self.program_firewall();
+        Ok(())
+    }
+
+    /// The addresses of the host in the network.
+    pub fn exposed(&self) -> Vec<Cidr> {
+        self.exposed.keys().copied().collect()
+    }
+
+    fn save_exposed(&self) -> Result<(), HostError> {
+        let records: Vec<ExposedRecord> = self
+            .exposed
+            .iter()
+            .map(|(cidr, &masquerade)| ExposedRecord {
+                address: cidr.to_string(),
+                masquerade,
+            })
+            .collect();
+        Ok(self.store.put(EXPOSED, &records)?)
+    }
+
+    /// Hardware address of the bridge.
+    pub fn bridge_mac(&self) -> Result<Option<String>, HostError> {
+        let state = linux::bridge::bridge_state(&self.config.bridge)?;
+        Ok(state
+            .and_then(|state| state.link.mac)
+            .map(|mac| mac.to_string()))
+    }
+
+    /// Everything attached to the bridge.
+    pub fn attachments(&self) -> Result<Vec<Found>, HostError> {
+        let labels: BTreeMap<String, Label> = self.store.get(ATTACHMENTS)?.unwrap_or_default();
+        let found = linux::attachments::find_attachments(&self.config.bridge)?;
+        Ok(found
+            .into_iter()
+            .map(|attachment| Found {
+                label: labels
+                    .get(&attachment.port)
+                    .cloned()
+                    .unwrap_or_else(|| Label {
+                        id: match attachment.pid {
+                            Some(pid) => format!("pid:{pid}"),
+                            None => attachment.netns.label().to_owned(),
+                        },
+                        name: None,
+                    }),
+                netns: attachment.netns.identity(),
+                mac: attachment.mac.to_string(),
+                addresses: attachment.addresses,
+            })
+            .collect())
+    }
+
+    /// Which namespace a place is, if it still is one.
+    pub fn identity(&self, place: &Place) -> Option<linux::netns::Identity> {
+        open(place).ok().map(|netns| netns.identity())
+    }
+
+    /// Puts the firewall back if somebody flushed it.
+    pub fn check_firewall(&mut self) {
+        let intact = match &self.listing {
+            Some(listing) => linux::nft::is_intact(listing).unwrap_or(false),
+            None => false,
+        };
+        if !intact && !self.firewall_broken {
+            tracing::warn!("firewall rules are gone or changed, programming them again");
+            self.program_firewall();
+        }
+    }
+
+    /// Without firewall rules containers still talk; that is no reason to stop.
+    fn program_firewall(&mut self) {
+        let rules = HostRules {
+            bridge: self.config.bridge.clone(),
+            control_port: self.config.control_port,
+            docker: self.docker_bridge(),
+            exposed: self
+                .exposed
+                .iter()
+                .map(|(&cidr, &masquerade)| Exposed { cidr, masquerade })
+                .collect(),
+        };
+        match linux::nft::apply(&rules) {
+            Ok(listing) => {
+                self.listing = Some(listing);
+                self.firewall_broken = false;
+            }
+            Err(error) => {
+                self.listing = None;
+                self.firewall_broken = true;
+                tracing::error!(%error, "firewall rules not programmed");
+            }
+        }
+        let subnets: Vec<Cidr> = self.exposed.keys().map(Cidr::network).collect();
+        match linux::iptables::ensure_forwarding(&self.config.bridge, &subnets) {
+            Ok(true) => tracing::info!("opened the FORWARD chain for the bridge"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "FORWARD chain not opened"),
+        }
+    }
+
+    fn docker_bridge(&self) -> Option<DockerBridge> {
+        let name = &self.config.docker_bridge;
+        let mut netlink = Netlink::open().ok()?;
+        let link = netlink.link(name).ok()??;
+        let address = netlink
+            .addresses(&link)
+            .ok()?
+            .into_iter()
+            .find_map(|c| match c.addr() {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })?;
+        let router_port = self.config.router_port;
+        Some(DockerBridge {
+            name: name.clone(),
+            address,
+            router_port,
+        })
+    }
+}
+
+fn open(place: &Place) -> Result<Netns, HostError> {
+    Ok(match place {
+        Place::Process { pid, .. } => Netns::of_process(*pid)?,
+        Place::Netns(text) => Netns::open(text)?,
+    })
+}
+
+fn label(place: &Place) -> Label {
+    match place {
+        Place::Process {
+            container: Some((id, name)),
+            ..
+        } => Label {
+            id: id.clone(),
+            name: Some(name.clone()),
+        },
+        Place::Process {
+            pid,
+            container: None,
+        } => Label {
+            id: format!("pid:{pid}"),
+            name: None,
+        },
+        Place::Netns(text) => Label {
+            id: text.clone(),
+            name: None,
+        },
+    }
+}
+
+/// What names the veth pair: the process as in the original; a namespace by its inode number, whose
+/// last 24 bits tell all living namespaces apart.
+fn port_id(place: &Place) -> Result<String, HostError> {
+    match place {
+        Place::Process { pid, .. } => Ok(pid.to_string()),
+        Place::Netns(text) => {
+            let path = if text.starts_with('/') {
+                text.clone()
+            } else {
+                format!("/run/netns/{text}")
+            };
+            let inode = std::fs::metadata(&path)
+                .map_err(|_| linux::netns::NetnsError::NotFound(text.clone()))?
+                .ino();
+            Ok(format!("n{:06x}", inode & 0x00ff_ffff))
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce(&mut Host) + Send>;
+
+/// Has the host thread do jobs; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct HostHandle {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl HostHandle {
+    /// Starts the thread; it ends when the last handle is gone.
+    pub fn start(mut host: Host) -> std::io::Result<Self> {
+        let (jobs, mut receiver) = mpsc::channel::<Job>(JOBS_MAX);
+        std::thread::Builder::new()
+            .name("host".to_owned())
+            .spawn(move || {
+                while let Some(job) = receiver.blocking_recv() {
+                    job(&mut host);
+                }
+            })?;
+        Ok(Self { jobs })
+    }
+
+    /// Does a job after those that were asked for before.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Host) -> Result<T, HostError> + Send + 'static,
+    ) -> Result<T, HostError> {
+        let (sender, answer) = oneshot::channel();
+        let job: Job = Box::new(move |host| {
+            // Who asked may have gone away.
+            let _ = sender.send(job(host));
+        });
+        self.jobs.send(job).await.map_err(|_| HostError::Stopped)?;
+        answer.await.map_err(|_| HostError::Stopped)?
+    }
+}

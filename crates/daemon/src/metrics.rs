@@ -1,0 +1,231 @@
+//! Metrics in Prometheus text form: the original's names and labels, and `weft_*`.
+//!
+//! Every metric of the daemon is in this file (spec/cli-api.md 7). Those of components that are not
+//! part of this version are zero, as dashboards expect them to exist.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use api::report::Report;
+
+/// What the kernel says about this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Process {
+    /// Processor time used, seconds.
+    pub cpu_secs: f64,
+    /// Memory in use, bytes.
+    pub resident_bytes: u64,
+    /// Open files.
+    pub open_files: u64,
+}
+
+/// Metrics of the original that are zero while addresses and names are not managed.
+const ZERO: [(&str, &str, &str); 8] = [
+    (
+        "weave_ips",
+        "{state=\"local-used\"}",
+        "Number of IP addresses.",
+    ),
+    (
+        "weave_max_ips",
+        "",
+        "Size of IP address space used by allocator.",
+    ),
+    ("weave_dns_entries", "", "Number of DNS entries."),
+    (
+        "weave_ipam_unreachable_count",
+        "",
+        "Number of unreachable peers owning IP addresses.",
+    ),
+    (
+        "weave_ipam_unreachable_percentage",
+        "",
+        "Percentage of addresses owned by unreachable peers.",
+    ),
+    (
+        "weave_ipam_pending_allocates",
+        "",
+        "Number of pending allocates.",
+    ),
+    ("weave_ipam_pending_claims", "", "Number of pending claims."),
+    ("weave_flows", "", "Number of FastDP flows."),
+];
+
+/// All metrics.
+pub fn render(report: &Report, process: &Process) -> String {
+    let mut text = String::new();
+    let router = &report.router;
+    head(
+        &mut text,
+        "weave_connections",
+        "gauge",
+        "Number of peer-to-peer connections.",
+    );
+    for ((state, kind, encryption), count) in connections(report) {
+        let labels = format!("encryption=\"{encryption}\",state=\"{state}\",type=\"{kind}\"");
+        let _ = writeln!(text, "weave_connections{{{labels}}} {count}");
+    }
+    let name = "weave_connection_terminations_total";
+    head(
+        &mut text,
+        name,
+        "counter",
+        "Number of peer-to-peer connections terminated.",
+    );
+    let _ = writeln!(text, "{name} {}", router.termination_count);
+    for (name, labels, help) in ZERO {
+        head(&mut text, name, "gauge", help);
+        let _ = writeln!(text, "{name}{labels} 0");
+    }
+    head(
+        &mut text,
+        "weft_build_info",
+        "gauge",
+        "Version of the daemon.",
+    );
+    let _ = writeln!(
+        text,
+        "weft_build_info{{version=\"{}\"}} 1",
+        escape(&report.version)
+    );
+    head(
+        &mut text,
+        "weft_peers",
+        "gauge",
+        "Number of peers known, this one included.",
+    );
+    let _ = writeln!(text, "weft_peers {}", router.peers.len());
+    let name = "weft_datapath_events_total";
+    head(
+        &mut text,
+        name,
+        "counter",
+        "Frames, packets and datagrams by what became of them.",
+    );
+    for (event, count) in router.capture_stats.iter().flatten() {
+        let _ = writeln!(text, "{name}{{event=\"{}\"}} {count}", escape(event));
+    }
+    head(
+        &mut text,
+        "process_cpu_seconds_total",
+        "counter",
+        "Total user and system CPU time.",
+    );
+    let _ = writeln!(text, "process_cpu_seconds_total {}", process.cpu_secs);
+    head(
+        &mut text,
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory size in bytes.",
+    );
+    let _ = writeln!(
+        text,
+        "process_resident_memory_bytes {}",
+        process.resident_bytes
+    );
+    head(
+        &mut text,
+        "process_open_fds",
+        "gauge",
+        "Number of open file descriptors.",
+    );
+    let _ = writeln!(text, "process_open_fds {}", process.open_files);
+    text
+}
+
+/// Counts by state, type and encryption; both encryption values for each state and type present.
+fn connections(report: &Report) -> BTreeMap<(String, String, &'static str), u64> {
+    let mut counts = BTreeMap::new();
+    for connection in &report.router.connections {
+        let attrs = connection.attrs.as_ref();
+        let kind = attrs
+            .map_or("unknown", |attrs| attrs.name.as_str())
+            .to_owned();
+        let encrypted = attrs.and_then(|attrs| attrs.encrypted).unwrap_or(false);
+        for value in ["", "yes"] {
+            let key = (connection.state.clone(), kind.clone(), value);
+            *counts.entry(key).or_insert(0) += u64::from(encrypted == (value == "yes"));
+        }
+    }
+    counts
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn escape(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
+}
+
+impl Process {
+    /// Reads `/proc/self`; what cannot be read is zero.
+    pub fn read() -> Self {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+        let open_files = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
+        Self::parse(&stat, &statm, open_files)
+    }
+
+    /// proc(5): fields 14 and 15 of stat are clock ticks, field 2 of statm is pages.
+    fn parse(stat: &str, statm: &str, open_files: u64) -> Self {
+        let ticks_per_sec = rustix::param::clock_ticks_per_second() as f64;
+        let page_bytes = rustix::param::page_size() as u64;
+        let after_name = stat.rsplit(") ").next().unwrap_or_default();
+        let fields: Vec<&str> = after_name.split(' ').collect();
+        let number = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok());
+        let ticks = number(11).unwrap_or(0) + number(12).unwrap_or(0);
+        let pages = statm
+            .split(' ')
+            .nth(1)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or(0);
+        Self {
+            cpu_secs: ticks as f64 / ticks_per_sec,
+            resident_bytes: pages * page_bytes,
+            open_files,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::report::tests::sample;
+
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_with_both_encryption_values() {
+        let text = render(&sample(true), &Process::default());
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("weave_connections{"))
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "weave_connections{encryption=\"\",state=\"established\",type=\"sleeve\"} 0",
+                "weave_connections{encryption=\"yes\",state=\"established\",type=\"sleeve\"} 1",
+                "weave_connections{encryption=\"\",state=\"failed\",type=\"unknown\"} 1",
+                "weave_connections{encryption=\"yes\",state=\"failed\",type=\"unknown\"} 0",
+            ]
+        );
+        assert!(text.contains("\nweave_connection_terminations_total 0\n"));
+        assert!(text.contains("\nweave_ips{state=\"local-used\"} 0\n"));
+    }
+
+    #[test]
+    fn process_figures_come_from_proc() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0 1 1 1";
+        let process = Process::parse(stat, "900 10 5 1 0 20 0", 3);
+        assert_eq!(
+            process.resident_bytes,
+            10 * rustix::param::page_size() as u64
+        );
+        assert!((process.cpu_secs - 2.0).abs() < 1.9, "{}", process.cpu_secs);
+        assert!(Process::read().resident_bytes > 0);
+    }
+}

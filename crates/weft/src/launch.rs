@@ -1,0 +1,236 @@
+//! `launch`, `daemon` and the hidden `supervise`.
+//!
+//! `launch` starts `supervise` in a session of its own and waits for its word; `supervise` starts
+//! `daemon` and starts it again when it dies. The passphrase travels through pipes only.
+
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use daemon::store::{self, Lock};
+use daemon::supervise::{self, Plan, SUPERVISOR_LOCK};
+
+use crate::client::{run_dir, state_dir};
+use crate::daemon_options::{Options, Secret};
+use crate::flags::{Flag, switch};
+use crate::verbs::{control_address, need_root, print};
+use crate::{Failure, Outcome};
+
+/// Flags of `launch` beside those of the daemon.
+pub(crate) const FLAGS: &[Flag] = &[
+    switch("no-restart", "do not start the daemon again when it dies"),
+    switch("foreground", "stay in the foreground"),
+];
+/// Exit status when a daemon runs already.
+const EXIT_RUNNING: u8 = 3;
+/// Passphrases shorter than this can be guessed; characters.
+const PASSWORD_CHARS_SHORT: usize = 12;
+/// Log files larger than this are put aside at launch, bytes.
+const LOG_BYTES_KEPT: u64 = 1 << 20;
+
+pub(crate) fn launch(program: &str, arguments: &[String]) -> Outcome {
+    let options = Options::parse(arguments, FLAGS)?;
+    if answers_at_once(program, &options)? {
+        return Ok(());
+    }
+    need_root()?;
+    for warning in options.warnings() {
+        eprintln!("{warning}");
+    }
+    refuse_second(program)?;
+    let password = take_password(&options)?;
+    let config = options.config(password.as_ref())?;
+    daemon::log::check(&options.log_filter()).map_err(anyhow::Error::from)?;
+    let run_dir = run_dir();
+    store::create_directory(&run_dir).map_err(anyhow::Error::from)?;
+    daemon::start::forget_launch(&run_dir);
+    if options.parsed.is_on("foreground") {
+        return run_daemon(&options, config);
+    }
+    drop(config);
+    start_supervisor(program, &options, password.as_ref(), &run_dir)
+}
+
+/// Starts the supervisor and waits until the daemon is ready or has died.
+fn start_supervisor(
+    program: &str,
+    options: &Options,
+    password: Option<&Secret>,
+    run_dir: &Path,
+) -> Outcome {
+    let log_path = run_dir.join(supervise::LOG_NAME);
+    if std::fs::metadata(&log_path).is_ok_and(|log| log.len() > LOG_BYTES_KEPT) {
+        std::fs::rename(&log_path, log_path.with_extension("log.1")).context("renaming the log")?;
+    }
+    let log = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(&log_path)
+        .with_context(|| format!("opening {}", log_path.display()))?;
+    let log_start = log.metadata().context("looking at the log")?.len();
+
+    let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+    command.arg("supervise");
+    if options.parsed.is_on("no-restart") {
+        command.arg("--no-restart");
+    }
+    command
+        .args(options.without(&["no-restart", "foreground", "password", "password-file"]))
+        .env("WEFT_STATE_DIR", state_dir())
+        .env("WEFT_RUN_DIR", run_dir)
+        .env_remove("WEAVE_PASSWORD")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log);
+    let mut child = command.spawn().context("starting the supervisor")?;
+    let mut input = child.stdin.take().context("the supervisor has no input")?;
+    input
+        .write_all(password.map_or("", |secret| secret.0.as_str()).as_bytes())
+        .context("handing the passphrase over")?;
+    drop(input);
+    let output = child
+        .stdout
+        .take()
+        .context("the supervisor has no output")?;
+    let mut word = String::new();
+    BufReader::new(output)
+        .read_line(&mut word)
+        .context("waiting for the daemon")?;
+    if word.trim() == supervise::READY_WORD {
+        return Ok(());
+    }
+    let _ = child.wait();
+    Err(Failure::exit(1, last_words(program, &log_path, log_start)))
+}
+
+/// Why a daemon died, from its log.
+fn last_words(program: &str, log_path: &Path, log_start: u64) -> String {
+    let log = std::fs::read(log_path).unwrap_or_default();
+    let fresh = log
+        .get(usize::try_from(log_start).unwrap_or(0)..)
+        .unwrap_or_default();
+    let fresh = String::from_utf8_lossy(fresh);
+    let mut fatal: Vec<&str> = fresh
+        .lines()
+        .skip_while(|line| !line.starts_with("FATA: "))
+        .collect();
+    let place = format!("See {} for further details.", log_path.display());
+    if fatal.is_empty() {
+        let tail: Vec<&str> = fresh.lines().collect();
+        let tail = tail[tail.len().saturating_sub(5)..].join("\n");
+        return format!("The {program} daemon has died. {place}\n{tail}");
+    }
+    // `FATA: date time message`
+    fatal[0] = fatal[0].splitn(4, ' ').nth(3).unwrap_or(fatal[0]);
+    format!(
+        "{program}: {}\nThe {program} daemon has died. {place}",
+        fatal.join("\n")
+    )
+}
+
+/// Whether a flag asked for a word instead of a launch.
+fn answers_at_once(program: &str, options: &Options) -> Result<bool, Failure> {
+    if options.parsed.is_on("version") {
+        print(&format!("{program} {}\n", env!("CARGO_PKG_VERSION")))?;
+        return Ok(true);
+    }
+    if options.parsed.is_on("print-peer-name") {
+        let config = options.config(None)?;
+        print(&format!("{}\n", daemon::start::derive_name(&config)?))?;
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn refuse_second(program: &str) -> Outcome {
+    let running = Lock::holder(&state_dir()).is_some()
+        || Lock::holder_named(&run_dir(), SUPERVISOR_LOCK).is_some();
+    if running {
+        return Err(Failure::exit(
+            EXIT_RUNNING,
+            format!("{program} is already running; you can stop it with '{program} stop'."),
+        ));
+    }
+    // Another daemon, or the original, on the same control address.
+    let address = control_address();
+    if !address.starts_with('/') && !address.is_empty() {
+        let endpoint = api::client::Endpoint::Tcp(address);
+        let status = endpoint.request("GET", "/status", None, None);
+        if status.is_ok_and(|answer| answer.body.contains("Service: router")) {
+            return Err(Failure::exit(1, "Weave Net is already running"));
+        }
+    }
+    Ok(())
+}
+
+/// The passphrase, taken out of the process list.
+fn take_password(options: &Options) -> Result<Option<Secret>, Failure> {
+    let password = options.password()?;
+    if let Some(given) = options.parsed.last("password")
+        && let Err(error) = linux::proc::scrub_argument(given)
+    {
+        eprintln!("WARNING: the passphrase is visible in the process list: {error}");
+    }
+    if let Some(secret) = &password
+        && secret.0.chars().count() < PASSWORD_CHARS_SHORT
+    {
+        eprintln!(
+            "WARNING: the passphrase is short and could be guessed; \
+             use at least {PASSWORD_CHARS_SHORT} random characters"
+        );
+    }
+    Ok(password)
+}
+
+/// Runs the daemon in the foreground.
+pub(crate) fn daemon(arguments: &[String]) -> Outcome {
+    let options = Options::parse(arguments, FLAGS)?;
+    if answers_at_once("weft", &options)? {
+        return Ok(());
+    }
+    need_root()?;
+    for warning in options.warnings() {
+        eprintln!("{warning}");
+    }
+    let password = take_password(&options)?;
+    let config = options.config(password.as_ref())?;
+    run_daemon(&options, config)
+}
+
+fn run_daemon(options: &Options, config: daemon::config::Config) -> Outcome {
+    daemon::log::init(&options.log_filter()).map_err(anyhow::Error::from)?;
+    match daemon::start::run(config) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            daemon::log::fatal(&format!("{error:#}"));
+            Err(Failure::exit(1, ""))
+        }
+    }
+}
+
+/// Keeps a daemon running; started by `launch` only.
+pub(crate) fn supervise(arguments: &[String]) -> Outcome {
+    let options = Options::parse(arguments, FLAGS)?;
+    let password = std::io::read_to_string(std::io::stdin()).context("reading the passphrase")?;
+    linux::proc::detach_from_terminal().context("leaving the terminal")?;
+    let mut arguments = vec!["daemon".to_owned()];
+    if !password.is_empty() {
+        arguments.push("--password-file=-".to_owned());
+    }
+    arguments.extend(options.without(&["no-restart", "password-file"]));
+    let plan = Plan {
+        program: std::env::current_exe().context("finding this program")?,
+        arguments,
+        password,
+        run_dir: run_dir(),
+        restart: !options.parsed.is_on("no-restart"),
+    };
+    match supervise::run(plan)? {
+        0 => Ok(()),
+        code => Err(Failure::exit(code, "")),
+    }
+}

@@ -1,0 +1,67 @@
+//! `stop` and `reset`.
+
+use daemon::store::Lock;
+use daemon::supervise::{SUPERVISOR_LOCK, end_process};
+
+use crate::client::{run_dir, state_dir};
+use crate::flags::{self, Flag, switch};
+use crate::verbs::need_root;
+use crate::{Failure, Outcome};
+
+/// Flags of `reset`.
+pub(crate) const RESET_FLAGS: &[Flag] = &[switch(
+    "force",
+    "also when the daemon does not run and cannot tell its peers",
+)];
+
+pub(crate) fn stop(arguments: &[String]) -> Outcome {
+    no_words(&flags::parse(arguments, &[])?)?;
+    need_root()?;
+    if !end_daemon()? {
+        eprintln!("Weave is not running (ignore on Kubernetes).");
+    }
+    Ok(())
+}
+
+pub(crate) fn reset(arguments: &[String]) -> Outcome {
+    let parsed = flags::parse(arguments, RESET_FLAGS)?;
+    no_words(&parsed)?;
+    need_root()?;
+    let running = Lock::holder(&state_dir()).is_some();
+    if !running && daemon::reset::has_state(&state_dir()) && !parsed.is_on("force") {
+        return Err(Failure::exit(
+            1,
+            "ERROR: weave is not running; unable to remove from cluster.\n\
+             Use 'reset --force' to remove what is on this host nevertheless.",
+        ));
+    }
+    end_daemon()?;
+    let failures = daemon::reset::reset(&state_dir(), &run_dir());
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::exit(1, failures.join("\n")))
+}
+
+fn no_words(parsed: &flags::Parsed) -> Outcome {
+    match parsed.words.first() {
+        None => Ok(()),
+        Some(word) => Err(Failure::Usage(format!("unexpected word {word:?}"))),
+    }
+}
+
+/// Ends supervisor and daemon and waits until they are gone; whether there was one.
+fn end_daemon() -> Result<bool, Failure> {
+    let mut found = false;
+    // The supervisor first: it ends its daemon, and would start another one.
+    if let Some(pid) = Lock::holder_named(&run_dir(), SUPERVISOR_LOCK) {
+        found = true;
+        end_process(pid).map_err(anyhow::Error::from)?;
+    }
+    if let Some(pid) = Lock::holder(&state_dir()) {
+        found = true;
+        end_process(pid).map_err(anyhow::Error::from)?;
+    }
+    daemon::start::forget_launch(&run_dir());
+    Ok(found)
+}
