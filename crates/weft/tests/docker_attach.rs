@@ -16,7 +16,13 @@ fn launch(host: &Rc<Host>, engine: &Engine, peers: &[&str]) {
             .env("WEAVE_PASSWORD", PASSWORD)
             .env("DOCKER_HOST", engine.url());
         command
-            .args(["launch", "--nickname", host.name()])
+            .args([
+                "launch",
+                "--nickname",
+                host.name(),
+                "--name",
+                &host.peer_name(),
+            ])
             .args(peers);
         lab::namespace::run(&mut command)
     };

@@ -128,11 +128,11 @@ fn a_peer_keeps_its_name_over_restarts() {
     let Some(lab) = Lab::plain() else { return };
     let host = lab.host("a");
     let name = || host.weft(&["report", "-f", "{{.Router.Name}}"]).ok();
-    host.launch(&[]);
+    host.weft(&["launch"]).ok();
     let first = name();
     assert_eq!(first.len(), "00:00:00:00:00:00".len(), "{first}");
     host.weft(&["stop"]).ok();
-    host.launch(&[]);
+    host.weft(&["launch"]).ok();
     assert_eq!(name(), first);
 }
 

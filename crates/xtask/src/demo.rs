@@ -157,7 +157,9 @@ fn start_daemons(stage: &Stage, weft: &Path) -> Outcome<()> {
     );
     let peers: [(&str, &[&str]); 3] = [("b", &[]), ("a", &["192.0.2.2"]), ("c", &["198.51.100.1"])];
     for (host, peers) in peers {
-        let launch = [&["launch", "--nickname", host][..], peers].concat();
+        // By default a peer's name comes from its machine, which is the same for all three here.
+        let name = format!("00:00:00:00:00:0{host}");
+        let launch = [&["launch", "--nickname", host, "--name", &name][..], peers].concat();
         println!("    {host}# weft {}", launch.join(" "));
         run(stage
             .weft(host, weft, &launch)

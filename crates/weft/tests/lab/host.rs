@@ -14,6 +14,7 @@ use super::patience::{wait_for, wait_until};
 /// A host; its daemon keeps everything in a directory of its own.
 pub(crate) struct Host {
     name: String,
+    number: usize,
     /// Its network namespace.
     pub(crate) namespace: Namespace,
     directory: PathBuf,
@@ -52,7 +53,7 @@ impl Answer {
 
 impl Host {
     pub(crate) fn new(
-        name: &str,
+        (name, number): (&str, usize),
         namespace: Namespace,
         directory: PathBuf,
         password: Option<String>,
@@ -61,19 +62,24 @@ impl Host {
             std::fs::create_dir_all(directory.join(part)).expect("the lab's directory is writable");
         }
         let password = RefCell::new(password);
-        let (interfaces, addresses) = (Cell::new(0), RefCell::new(Vec::new()));
         Self {
             name: name.to_owned(),
+            number,
             namespace,
             directory,
             password,
-            interfaces,
-            addresses,
+            interfaces: Cell::new(0),
+            addresses: RefCell::new(Vec::new()),
         }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The name its daemon gets.
+    pub(crate) fn peer_name(&self) -> String {
+        format!("00:00:00:00:00:{:02x}", self.number)
     }
 
     /// Its address on the `index`th network it was joined to.
@@ -144,15 +150,21 @@ impl Host {
         Answer::new(&run(self.command().args(arguments)))
     }
 
-    /// `weft launch`, with the password in the environment and a name that shows which host it is.
+    /// `weft launch`, with the password in the environment, and with names that show which host it
+    /// is: all hosts of a lab are one machine and would derive the same name from it.
     pub(crate) fn try_launch(&self, arguments: &[&str]) -> Answer {
         let mut command = self.command();
         if let Some(password) = self.password.borrow().as_deref() {
             command.env("WEAVE_PASSWORD", password);
         }
-        Answer::new(&run(command
-            .args(["launch", "--nickname", &self.name])
-            .args(arguments)))
+        command.args([
+            "launch",
+            "--nickname",
+            &self.name,
+            "--name",
+            &self.peer_name(),
+        ]);
+        Answer::new(&run(command.args(arguments)))
     }
 
     /// `weft launch` that has to succeed.

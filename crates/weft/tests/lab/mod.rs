@@ -108,7 +108,9 @@ impl Lab {
     pub(crate) fn host(&self, name: &str) -> Rc<Host> {
         let namespace = Namespace::new(&format!("{}-{name}", self.id));
         let directory = self.directory.join(name);
-        let host = Rc::new(Host::new(name, namespace, directory, self.password.clone()));
+        let number = self.hosts.borrow().len() + 1;
+        let host = Host::new((name, number), namespace, directory, self.password.clone());
+        let host = Rc::new(host);
         self.hosts.borrow_mut().push(Rc::clone(&host));
         host
     }

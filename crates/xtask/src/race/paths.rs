@@ -140,7 +140,10 @@ fn sleeve(pair: &Pair<'_>, weft: &Path, password: Option<&str>) -> Outcome<Lane>
     pair.lay()?;
     for (side, peer) in [("a", None), ("b", Some("192.168.99.1"))] {
         let mut launch = pair.stage.weft(&pair.host(side), weft, &["launch"]);
-        launch.args(peer);
+        // Both hosts are one machine and would derive the same name from it.
+        launch
+            .args(["--name", &format!("00:00:00:00:00:0{side}")])
+            .args(peer);
         if let Some(password) = password {
             launch.env("WEAVE_PASSWORD", password);
         }
