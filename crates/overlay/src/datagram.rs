@@ -22,10 +22,8 @@ use crate::table::{Tunnel, TunnelId};
 pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// Frames packed into one datagram at most.
 const FRAMES_MAX: usize = 100;
-/// Datagrams a lane holds at most before it must be flushed.
-const LANE_DATAGRAMS_MAX: usize = 256;
-/// Room for two full runs, so that a super-frame never has to wait for a flush in its middle.
-const LANE_BYTES: usize = 2 * 65_536 + 4096;
+/// Room for what one call takes.
+const LANE_BYTES: usize = 65_536;
 /// Counters stop here, far enough below 2^63 that both threads together cannot pass it.
 pub const COUNTER_MAX: u64 = (1 << 63) - (1 << 32);
 
@@ -160,7 +158,7 @@ impl Lane {
     pub fn new() -> Self {
         Self {
             buffer: vec![0; LANE_BYTES].into_boxed_slice(),
-            ends: Vec::with_capacity(LANE_DATAGRAMS_MAX),
+            ends: Vec::with_capacity(RUN_DATAGRAMS_MAX),
             filled: 0,
             frames: 0,
             hop: None,
@@ -193,9 +191,34 @@ impl Lane {
         self.is_df = is_df;
     }
 
-    /// Whether another frame of any size can be appended without flushing first.
-    pub fn has_room(&self) -> bool {
-        self.buffer.len() - self.start() >= 65_536 && self.ends.len() + 1 < LANE_DATAGRAMS_MAX
+    /// Whether a frame of this size can be appended without flushing first. A lane takes what one
+    /// call to the kernel takes, so that calls are full.
+    pub fn has_room(&self, frame_bytes: usize) -> bool {
+        let needed = FRAME_HEADER_BYTES + frame_bytes;
+        if self.filled == 0 {
+            return true;
+        }
+        if self.shares(needed) {
+            return self.filled + needed <= UDP_PAYLOAD_MAX_BYTES;
+        }
+        let is_open = self.filled > self.start();
+        self.filled + SEALED_HEADER_BYTES + needed <= UDP_PAYLOAD_MAX_BYTES
+            && self.ends.len() + usize::from(is_open) < RUN_DATAGRAMS_MAX
+    }
+
+    /// Whether so many bytes more would go into the datagram under construction.
+    fn shares(&self, needed: usize) -> bool {
+        let open_bytes = self.filled - self.start();
+        open_bytes > 0 && open_bytes + needed <= self.shared_limit() && self.frames < FRAMES_MAX
+    }
+
+    /// Largest datagram that may hold more than one frame, bytes; on the DF path, that may exist.
+    fn shared_limit(&self) -> usize {
+        let known = self
+            .hop
+            .as_ref()
+            .map(|(_, tunnel)| tunnel.max_payload_bytes);
+        known.unwrap_or(0).min(UDP_PAYLOAD_MAX_BYTES)
     }
 
     /// Appends one frame that `write` puts into the slice it is given, of exactly `frame_bytes`.
@@ -207,11 +230,10 @@ impl Lane {
         frame_bytes: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), FrameTooBig> {
-        let (session, tunnel) = self.hop.as_ref().expect("the lane is assigned");
+        let (session, _) = self.hop.as_ref().expect("the lane is assigned");
         let header_bytes = session.header_bytes();
-        let shared_limit = tunnel.max_payload_bytes.min(UDP_PAYLOAD_MAX_BYTES);
         let limit_bytes = if self.is_df {
-            shared_limit
+            self.shared_limit()
         } else {
             UDP_PAYLOAD_MAX_BYTES
         };
@@ -219,8 +241,7 @@ impl Lane {
         if header_bytes + needed > limit_bytes {
             return Err(FrameTooBig { limit_bytes });
         }
-        let open_bytes = self.filled - self.start();
-        if open_bytes > 0 && (open_bytes + needed > shared_limit || self.frames >= FRAMES_MAX) {
+        if !self.shares(needed) {
             self.close();
         }
         if self.filled == self.start() {

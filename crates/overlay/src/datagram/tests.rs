@@ -188,7 +188,11 @@ fn frame_beyond_the_limit_of_its_path_is_refused() {
             limit_bytes: 65_507
         })
     );
+    assert!(!non_df.has_room(100));
+    flush(&mut non_df);
     // Sharing is limited to the DF size on either path.
+    let (mut non_df, _) = lane(tunnel(None, true), false);
+    append(&mut non_df, &[0; 1400]).unwrap();
     append(&mut non_df, &[0; 100]).unwrap();
     let (datagrams, _) = flush(&mut non_df);
     assert_eq!(datagrams.len(), 2);
@@ -207,20 +211,15 @@ fn equal_datagrams_leave_in_one_call_and_a_shorter_one_ends_it() {
 }
 
 #[test]
-fn call_never_exceeds_what_the_kernel_takes() {
+fn full_lane_is_one_full_call() {
     let (mut lane, _) = lane(tunnel(None, true), true);
-    for _ in 0..90 {
-        assert!(lane.has_room() || lane.ends.len() > 40);
-        if lane.has_room() {
-            append(&mut lane, &[0; 1452]).unwrap();
-        }
+    let mut frames = 0;
+    while lane.has_room(1452) {
+        append(&mut lane, &[0; 1452]).unwrap();
+        frames += 1;
     }
-    let mut total = 0;
-    lane.flush(US, |_, _, bytes, size| {
-        assert!(bytes.len() <= UDP_PAYLOAD_MAX_BYTES && bytes.len().div_ceil(size) <= 64);
-        total += bytes.len();
-    });
-    assert!(total > 44 * 1472);
+    assert_eq!(frames, 44);
+    assert_eq!(flush(&mut lane).1, 1);
 }
 
 #[test]
@@ -237,7 +236,7 @@ fn numbers_end_before_the_space_does() {
 proptest! {
     #[test]
     fn frames_come_out_as_they_went_in(
-        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1400), 1..60),
+        frames in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..1400), 1..44),
         encrypted: bool,
         is_df: bool,
     ) {
@@ -256,6 +255,33 @@ proptest! {
             received.extend(Frames::new(body).map(|frame| frame.unwrap().frame.to_vec()));
         }
         prop_assert_eq!(received, frames);
+    }
+
+    #[test]
+    fn lane_with_room_takes_a_frame_of_any_size(
+        sizes in prop::collection::vec(prop_oneof![0_usize..1500, 60_000_usize..=65_487], 1..40),
+        is_df: bool,
+    ) {
+        let tunnel = Tunnel { max_payload_bytes: 65_507, ..tunnel(None, true) };
+        let session = Arc::new(Session::new(&tunnel));
+        let tunnel = Arc::new(tunnel);
+        let mut lane = Lane::new();
+        let mut received = Vec::new();
+        let frames = |datagrams: Vec<Vec<u8>>| {
+            let sizes = |d: &Vec<u8>| -> Vec<usize> {
+                Frames::new(&d[6..]).map(|frame| frame.unwrap().frame.len()).collect()
+            };
+            datagrams.iter().flat_map(sizes).collect::<Vec<usize>>()
+        };
+        for &size in &sizes {
+            if lane.is_idle() || !lane.has_room(size) {
+                received.extend(frames(flush(&mut lane).0));
+                lane.begin(&session, &tunnel, is_df);
+            }
+            append(&mut lane, &vec![0; size]).unwrap();
+        }
+        received.extend(frames(flush(&mut lane).0));
+        prop_assert_eq!(received, sizes);
     }
 
     #[test]

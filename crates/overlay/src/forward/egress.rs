@@ -205,7 +205,7 @@ impl Egress {
                 self.victim
             });
         let lane = &mut self.lanes[index];
-        if !lane.serves(id, is_df) || !lane.has_room() {
+        if !lane.serves(id, is_df) || !lane.has_room(frame_bytes) {
             flush_lane(lane, batch.us, batch.counters, batch.outlet);
             lane.begin(batch.hop.session, batch.hop.tunnel, is_df);
         }

@@ -107,9 +107,12 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a drop.
+    /// Counts a drop, and logs it whenever its count is a power of two: floods stay readable.
     pub fn count(&self, reason: DropReason) {
-        self.drops[reason as usize].fetch_add(1, Relaxed);
+        let total = self.drops[reason as usize].fetch_add(1, Relaxed) + 1;
+        if total.is_power_of_two() {
+            tracing::debug!(reason = reason.as_str(), total, "dropped");
+        }
     }
 
     /// Drops for one reason so far.
