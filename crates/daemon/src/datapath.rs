@@ -48,14 +48,12 @@ const PAYLOAD_MAX_BYTES: usize = 65_507;
 /// How to start a data plane.
 #[derive(Debug, Clone)]
 pub struct DatapathConfig {
-    /// The bridge the TAP becomes a port of; it exists.
+    /// The bridge the TAP becomes a port of, taking over its MTU; it exists.
     pub bridge: String,
     /// Where to bind; `None` is all addresses, of IPv6 too where the host has it.
     pub listen: Option<IpAddr>,
     /// UDP port.
     pub port: u16,
-    /// MTU of the TAP, bytes.
-    pub mtu_bytes: u32,
     /// Our name.
     pub name: PeerName,
 }

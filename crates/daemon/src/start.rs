@@ -96,7 +96,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         bridge: host.bridge.clone(),
         listen: mesh.listen,
         port: mesh.port,
-        mtu_bytes: host.mtu_bytes,
         name,
     };
     let (datapath, tunnel_events) =

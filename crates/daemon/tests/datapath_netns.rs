@@ -101,7 +101,6 @@ impl Lab {
                 bridge: "weave".to_owned(),
                 listen: None,
                 port: PORT,
-                mtu_bytes: plan.container_mtu as u32,
                 name: name(n),
             };
             let started = run_in(&netns, || Datapath::start(config)).unwrap().unwrap();
@@ -469,7 +468,6 @@ fn second_data_plane_on_the_same_port_is_refused() {
         bridge: "weave".to_owned(),
         listen: None,
         port: PORT,
-        mtu_bytes: 1376,
         name: name(9),
     };
     let error = lab.in_host(1, || Datapath::start(config).err().unwrap().to_string());
