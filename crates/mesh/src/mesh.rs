@@ -17,7 +17,7 @@ use crate::gossip::{Channels, GOSSIP_INTERVAL};
 use crate::link::{HEARTBEAT_INTERVAL, Link};
 use crate::maker::{Attempt, Ending, Maker};
 use crate::peers::PeerTable;
-use crate::routes::{Edges, Routes};
+use crate::routes::{Edges, Routes, gossip_unicast};
 use crate::shortid::SHORT_IDS;
 use crate::topology::{EncodedLately, MergedLately};
 use crate::{LinkId, MeshConfig, MeshOutput};
@@ -68,9 +68,10 @@ pub struct Mesh {
 /// Routes of the data plane and of gossip.
 struct RouteTables {
     established: Routes,
-    all: Routes,
-    /// Gossip looks at the present topology: whether `all` must be calculated before its next use.
-    all_stale: bool,
+    /// Over all connections of the present topology; dropped when it changes, calculated for use.
+    gossip_unicast: Option<BTreeMap<PeerName, PeerName>>,
+    /// Likewise.
+    gossip_broadcast: Option<Routes>,
 }
 
 /// What is to happen when; `None` means nothing is pending.
@@ -96,8 +97,8 @@ impl Mesh {
         let peers = PeerTable::new(config.name, &config.nickname, uid, short_id);
         let routes = RouteTables {
             established: Routes::calculate(&peers, Edges::EstablishedSymmetric),
-            all: Routes::calculate(&peers, Edges::All),
-            all_stale: false,
+            gossip_unicast: None,
+            gossip_broadcast: None,
         };
         Self {
             maker: Maker::new(config.port, config.discovery),
@@ -265,7 +266,8 @@ impl Mesh {
 
     /// Something that routes are made of changed.
     fn request_routes(&mut self, now: Instant) {
-        self.routes.all_stale = true;
+        self.routes.gossip_unicast = None;
+        self.routes.gossip_broadcast = None;
         self.timers.routes.get_or_insert(now + ROUTES_DELAY);
     }
 
@@ -273,15 +275,24 @@ impl Mesh {
         self.timers.routes = None;
         self.routes.established = Routes::calculate(&self.peers, Edges::EstablishedSymmetric);
         self.outputs.push_back(MeshOutput::RoutesChanged);
+        // Whoever is new in the topology may be worth a connection.
+        self.targets_stale = true;
     }
 
-    /// The routes gossip takes, over the topology as it is. The original waits for its pending
+    /// The next hops gossip takes, over the topology as it is. The original waits for its pending
     /// calculation instead.
-    fn gossip_routes(&mut self) -> &Routes {
-        if std::mem::take(&mut self.routes.all_stale) {
-            self.routes.all = Routes::calculate(&self.peers, Edges::All);
-        }
-        &self.routes.all
+    fn gossip_unicast_routes(&mut self) -> &BTreeMap<PeerName, PeerName> {
+        let peers = &self.peers;
+        self.routes
+            .gossip_unicast
+            .get_or_insert_with(|| gossip_unicast(peers))
+    }
+
+    /// The broadcast trees gossip takes, likewise.
+    fn gossip_broadcast_routes(&mut self) -> &Routes {
+        let peers = &self.peers;
+        let routes = &mut self.routes.gossip_broadcast;
+        routes.get_or_insert_with(|| Routes::calculate(peers, Edges::All))
     }
 
     /// Our own entry changed: tell others soon.

@@ -46,7 +46,8 @@ impl Routes {
             neighbours,
             unicast: BTreeMap::new(),
         };
-        routes.unicast = routes.find_unicast();
+        let listed = |peer: usize, out: &mut Vec<usize>| out.clone_from(&routes.neighbours[peer]);
+        routes.unicast = find_unicast(&routes.names, us, listed);
         routes
     }
 
@@ -69,49 +70,22 @@ impl Routes {
             .collect()
     }
 
-    /// Breadth first from ourselves: level by level, ascending within a level, first finder wins.
-    fn find_unicast(&self) -> BTreeMap<PeerName, PeerName> {
-        let mut next_hops: Vec<Option<PeerName>> = vec![None; self.names.len()];
-        next_hops[self.us] = Some(PeerName::UNKNOWN);
-        let mut level = vec![self.us];
-        while !level.is_empty() {
-            let mut next_level = Vec::new();
-            for peer in level {
-                for neighbour in self.neighbours[peer].iter().copied() {
-                    if next_hops[neighbour].is_none() {
-                        let is_our_neighbour = peer == self.us;
-                        next_hops[neighbour] = if is_our_neighbour {
-                            Some(self.names[neighbour])
-                        } else {
-                            next_hops[peer]
-                        };
-                        next_level.push(neighbour);
-                    }
-                }
-            }
-            next_level.sort_unstable();
-            level = next_level;
-        }
-        let found = self.names.iter().zip(next_hops);
-        found
-            .filter_map(|(name, hop)| Some((*name, hop?)))
-            .collect()
-    }
-
-    /// The same search from `origin`, stopped just before it gets to us: who had been found by then.
-    /// `None` if it never gets to us.
+    /// The search of the unicast table from `origin`, stopped just before it gets to us: who had
+    /// been found by then. `None` if it never gets to us.
     fn found_before_us(&self, origin: usize) -> Option<Vec<bool>> {
         let mut found = vec![false; self.names.len()];
         found[origin] = true;
+        let mut missing = self.names.len() - 1;
         let mut level = vec![origin];
         while !level.is_empty() {
             let mut next_level = Vec::new();
             for peer in level {
-                if peer == self.us {
+                if peer == self.us || missing == 0 {
                     return Some(found);
                 }
                 for neighbour in self.neighbours[peer].iter().copied() {
                     if !std::mem::replace(&mut found[neighbour], true) {
+                        missing -= 1;
                         next_level.push(neighbour);
                     }
                 }
@@ -121,6 +95,58 @@ impl Routes {
         }
         None
     }
+}
+
+/// The unicast table over all connections. Looks no further than to the last peer found, so in a
+/// dense mesh it costs little more than reading our own entry.
+pub(crate) fn gossip_unicast(peers: &PeerTable) -> BTreeMap<PeerName, PeerName> {
+    let (names, entries): (Vec<PeerName>, Vec<&Peer>) = peers.iter().unzip();
+    let us = names
+        .binary_search(&peers.us())
+        .expect("we are in our own table");
+    find_unicast(&names, us, |at, out| {
+        *out = neighbours(peers, &names, names[at], entries[at], Edges::All);
+    })
+}
+
+/// Breadth first from ourselves: level by level, ascending within a level, first finder wins.
+fn find_unicast(
+    names: &[PeerName],
+    us: usize,
+    list_neighbours: impl Fn(usize, &mut Vec<usize>),
+) -> BTreeMap<PeerName, PeerName> {
+    let mut next_hops: Vec<Option<PeerName>> = vec![None; names.len()];
+    next_hops[us] = Some(PeerName::UNKNOWN);
+    let mut missing = names.len() - 1;
+    let mut level = vec![us];
+    let mut listed = Vec::new();
+    while !level.is_empty() && missing > 0 {
+        let mut next_level = Vec::new();
+        for peer in level {
+            if missing == 0 {
+                break;
+            }
+            list_neighbours(peer, &mut listed);
+            for neighbour in listed.iter().copied() {
+                if next_hops[neighbour].is_none() {
+                    let is_ours = peer == us;
+                    next_hops[neighbour] = if is_ours {
+                        Some(names[neighbour])
+                    } else {
+                        next_hops[peer]
+                    };
+                    next_level.push(neighbour);
+                    missing -= 1;
+                }
+            }
+        }
+        next_level.sort_unstable();
+        level = next_level;
+    }
+    let found = names.iter().zip(next_hops);
+    found
+        .filter_map(|(name, hop)| Some((*name, hop?)))
+        .collect()
 }
 
 fn neighbours(

@@ -171,6 +171,7 @@ fn a_discovered_address_may_not_introduce_an_unknown_peer() {
         }],
     };
     stranger.gossip(&mut net, "topology", wire::topology::encode(&[claim]));
+    net.run(secs(1));
     assert_eq!(net.seen[0].dials, 1);
     assert_eq!(net.seen[0].added, 1, "only the stranger");
     net.run(secs(20));

@@ -298,7 +298,6 @@ impl Mesh {
             self.schedule_announcement(now);
         }
         if !merged.improved.is_empty() {
-            self.targets_stale = true;
             self.request_routes(now);
         }
         self.contest_short_id(now);
@@ -308,7 +307,7 @@ impl Mesh {
 
     /// Hands a unicast to the next hop, as it is.
     fn relay_unicast(&mut self, destination: PeerName, message: &[u8]) -> Result<(), UnicastError> {
-        let next_hop = self.gossip_routes().unicast().get(&destination).copied();
+        let next_hop = self.gossip_unicast_routes().get(&destination).copied();
         let next_hop = next_hop.filter(|hop| !hop.is_unknown());
         let next_hop = next_hop.ok_or(UnicastError::UnknownDestination(destination))?;
         let link = self.connections.get(&next_hop).copied();
@@ -346,8 +345,12 @@ impl Mesh {
     }
 
     fn queue_subset(&mut self, channel: &Arc<str>, except: Option<PeerName>, item: &Item) {
-        self.gossip_routes();
-        let unicast = self.routes.all.unicast();
+        self.gossip_unicast_routes();
+        let unicast = self
+            .routes
+            .gossip_unicast
+            .as_ref()
+            .expect("was just calculated");
         for neighbour in choose_neighbours(unicast, except, &mut self.rng) {
             if let Some(link) = self.connections.get(&neighbour).copied() {
                 self.queue(link, Topic::Neighbour(Arc::clone(channel)), item.clone());
@@ -356,7 +359,7 @@ impl Mesh {
     }
 
     fn queue_broadcast(&mut self, channel: &Arc<str>, origin: PeerName, item: &Item) {
-        for neighbour in self.gossip_routes().broadcast(origin) {
+        for neighbour in self.gossip_broadcast_routes().broadcast(origin) {
             if let Some(link) = self.connections.get(&neighbour).copied() {
                 self.queue(
                     link,

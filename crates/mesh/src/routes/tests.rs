@@ -65,6 +65,9 @@ fn routes_are_the_golden_ones() {
                 .map(|(to, hop)| (to.parse().unwrap(), name(hop)))
                 .collect();
             assert_eq!(*routes.unicast(), unicast, "{} {kind}", vector["id"]);
+            if edges == Edges::All {
+                assert_eq!(gossip_unicast(&table), unicast);
+            }
             for (origin, hops) in expect["broadcast_hops_by_source"].as_object().unwrap() {
                 let broadcast = routes.broadcast(origin.parse().unwrap());
                 assert_eq!(broadcast, names(hops), "{} {kind} {origin}", vector["id"]);
