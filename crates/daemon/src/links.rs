@@ -230,9 +230,10 @@ fn configure(stream: &TcpStream) -> io::Result<()> {
 }
 
 async fn read(link: LinkId, stream: Arc<TcpStream>, events: mpsc::Sender<LinkEvent>) {
+    let ends = Ends::of(&stream);
     let error = loop {
         if let Err(error) = stream.readable().await {
-            break words(&error);
+            break ends.describe("read", &error);
         }
         let mut bytes = vec![0; READ_BYTES];
         match stream.try_read(&mut bytes) {
@@ -245,7 +246,7 @@ async fn read(link: LinkId, stream: Arc<TcpStream>, events: mpsc::Sender<LinkEve
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => break describe(&stream, "read", &error),
+            Err(error) => break ends.describe("read", &error),
         }
     };
     let _ = events.send(LinkEvent::Ended(link, error)).await;
@@ -257,9 +258,10 @@ async fn write(
     mut queue: mpsc::Receiver<Vec<u8>>,
     events: mpsc::Sender<LinkEvent>,
 ) {
+    let ends = Ends::of(&stream);
     while let Some(message) = queue.recv().await {
         if let Err(error) = write_all(&stream, &message).await {
-            let error = describe(&stream, "write", &error);
+            let error = ends.describe("write", &error);
             let _ = events.send(LinkEvent::Ended(link, error)).await;
             return;
         }
@@ -281,13 +283,20 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// `read tcp 10.0.0.1:6783->10.0.0.2:4000: read: connection reset by peer`.
-fn describe(stream: &TcpStream, verb: &str, error: &io::Error) -> String {
-    match (stream.local_addr(), stream.peer_addr()) {
-        (Ok(local), Ok(peer)) => {
-            format!("{verb} tcp {local}->{peer}: {verb}: {}", words(error))
+/// Both ends of a connection as text, taken while they are known.
+struct Ends(String);
+
+impl Ends {
+    fn of(stream: &TcpStream) -> Self {
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(peer)) => Self(format!(" {local}->{peer}")),
+            _ => Self(String::new()),
         }
-        _ => format!("{verb} tcp: {}", words(error)),
+    }
+
+    /// `read tcp 10.0.0.1:6783->10.0.0.2:4000: read: connection reset by peer`.
+    fn describe(&self, verb: &str, error: &io::Error) -> String {
+        format!("{verb} tcp{}: {verb}: {}", self.0, words(error))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Log lines in the original's form (spec/cli-api.md 11): `INFO: 2026/11/21 22:00:00.123456 text`.
 //!
-//! Our code logs constant messages with fields. Here field `conn` becomes the prefix
-//! `->[address|name(nick)]: ` and `error` the suffix `: error`, other fields follow as `key=value`,
+//! Our code logs constant messages with fields. Here field `conn`, `->[address|name(nick)]`, becomes
+//! the prefix with a colon, and `error` the suffix `: error`, other fields follow as `key=value`,
 //! and a few messages users search for take the original's words. Characters that could forge a
 //! line or drive a terminal are escaped: nicknames come from strangers.
 
@@ -161,7 +161,8 @@ impl Fields {
         if let Some(conn) = self.take("conn") {
             // Before the remote is known the original leaves the colon out.
             let colon = if conn.contains('|') { ":" } else { "" };
-            let _ = write!(line, "->[{conn}]{colon} ");
+            let arrow = if conn.starts_with("->") { "" } else { "->" };
+            let _ = write!(line, "{arrow}{conn}{colon} ");
         }
         let error = self.take("error");
         let phrase = PHRASES.iter().find(|(message, _)| *message == self.message);
@@ -220,13 +221,13 @@ mod tests {
     fn connection_lines_look_like_the_originals() {
         let line = fields(
             "connection fully established",
-            &[("conn", "1.2.3.4:6783|n(h)")],
+            &[("conn", "->[1.2.3.4:6783|n(h)]")],
         )
         .render();
         assert_eq!(line, "->[1.2.3.4:6783|n(h)]: connection fully established");
         let line = fields(
             "error during connection attempt",
-            &[("error", "no route to host"), ("conn", "1.2.3.4:6783")],
+            &[("error", "no route to host"), ("conn", "[1.2.3.4:6783]")],
         )
         .render();
         assert_eq!(

@@ -325,10 +325,7 @@ fn peer_name(
     let bridge = linux::bridge::bridge_state(&host.bridge)?.and_then(|state| state.link.mac);
     let mut random = [0; 6];
     getrandom(&mut random)?;
-    let shares_machine = match (Netns::current(), Netns::of_process(1)) {
-        (Ok(own), Ok(first)) => own.identity() == first.identity(),
-        _ => true,
-    };
+    let shares_machine = is_first_namespace();
     let (identity, random) = if shares_machine {
         (MachineIdentity::read(&host.host_root)?, random)
     } else {
@@ -346,6 +343,15 @@ fn peer_name(
         random,
     };
     Ok(PeerName::from_bytes(sources.choose()?.0))
+}
+
+/// Whether our network namespace is the machine's first. Where the first process hides its own, a
+/// setting tells that the kernel has there only.
+fn is_first_namespace() -> bool {
+    match (Netns::current(), Netns::of_process(1)) {
+        (Ok(own), Ok(first)) => own.identity() == first.identity(),
+        _ => Path::new("/proc/sys/net/core/dev_weight").exists(),
+    }
 }
 
 fn ensure_bridge(host: &HostOptions, name: PeerName) -> anyhow::Result<bool> {
