@@ -152,7 +152,12 @@ fn summary(world: &World, plan: &Plan, rest_after: Duration) -> Summary {
     }
 }
 
-fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violation> {
+/// Lets time pass until everything is as it should be; returns the components.
+///
+/// # Errors
+///
+/// What is still wrong after a long time, or a rule for each step broken.
+pub fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Violation> {
     let deadline = world.now() + REST_MAX;
     loop {
         world.run_until(world.now() + LOOK_EVERY)?;

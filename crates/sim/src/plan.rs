@@ -186,6 +186,29 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Nothing happens to so many equal peers in the clear, each told of the first.
+    pub fn undisturbed(peers: usize) -> Self {
+        let site = |n: usize| Site {
+            name: PeerName::from_u64(0x0200_0000_0001 + n as u64),
+            ip: ip(n, false),
+            password: None,
+            versions: (1, 2),
+            discovery: true,
+            trusted: Vec::new(),
+            hidden: false,
+            weft: true,
+            conn_limit: CONN_LIMIT_DEFAULT,
+            launch_peers: (n > 0).then_some(0).into_iter().collect(),
+            start_at: Duration::ZERO,
+        };
+        Self {
+            sites: (0..peers).map(site).collect(),
+            faults: Vec::new(),
+            calm_at: Duration::ZERO,
+            delay_max: Duration::from_millis(5),
+        }
+    }
+
     /// Draws a history.
     pub fn draw(setting: Setting) -> Self {
         let mut rng = StdRng::seed_from_u64(setting.seed);

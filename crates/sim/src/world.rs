@@ -85,6 +85,8 @@ pub struct World {
     pub delivered: BTreeMap<(u64, usize), u32>,
     /// Inputs and timer calls so far.
     pub steps: u64,
+    /// Bytes handed over for links so far.
+    pub link_bytes: u64,
     streams: Streams,
     sites_by_ip: BTreeMap<IpAddr, usize>,
     queue: Queue<Event>,
@@ -106,6 +108,7 @@ impl World {
             network: Network::new(plan.delay_max),
             delivered: BTreeMap::new(),
             steps: 0,
+            link_bytes: 0,
             streams: Streams::default(),
             queue: Queue::new(),
             rng: StdRng::seed_from_u64(setting.seed ^ 0x5eed_0f0f_5eed_0f0f),

@@ -126,6 +126,7 @@ impl World {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         let run = self.hosts[site].run;
+        self.link_bytes += bytes.len() as u64;
         let found = self.streams.find(site, run, link);
         // The other end may be gone already: the kernel would say so in its own time.
         let Some((id, end)) = found else {
