@@ -241,7 +241,7 @@ impl Lab {
 
     /// The next event of host `n`, waiting a little.
     fn event(&mut self, n: usize) -> Option<TunnelEvent> {
-        for _ in 0..200 {
+        for _ in 0..800 {
             if let Ok(event) = self.datapaths[n - 1].1.try_recv() {
                 return Some(event);
             }
@@ -443,6 +443,31 @@ fn probes_arrive_as_what_they_were_sent_as() {
         path_mtu_bytes: 1500,
     };
     assert_eq!(lab.event(1), Some(event));
+}
+
+#[test]
+fn cut_underlay_and_garbage_from_strangers_are_survived() {
+    let Some(lab) = Lab::new(ENCRYPTED) else {
+        return;
+    };
+    let id = &lab.id;
+    lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+    sh(&format!("ip -n {id}h1 link set under1 down"));
+    lab.container(1, "! ping -c 3 -i 0.1 -W 1 10.32.0.2");
+    sh(&format!("ip -n {id}h1 link set under1 up"));
+    lab.in_host(2, || {
+        let stranger = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        let known = [&name(2).to_bytes()[..], &[7; 60]].concat();
+        for bytes in [&[][..], &[1, 2, 3], &[9; 40], &known[..10], &known] {
+            stranger.send_to(bytes, ("192.168.1.1", PORT)).unwrap();
+        }
+    });
+    lab.container(1, "ping -c 1 -W 2 10.32.0.2");
+    let counters = lab.counters(1);
+    assert!(counters["dropped_send_failed"] > 0, "{counters:?}");
+    let dropped = ["short_datagram", "unknown_sender", "undecryptable"]
+        .map(|reason| counters[&format!("dropped_{reason}")]);
+    assert_eq!(dropped, [1, 1, 2], "{counters:?}");
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct UdpPair {
     df: Socket,
     non_df: Socket,
     local: SocketAddr,
+    /// Whether this kernel has segmentation offload; one without would send a batch as one datagram.
+    takes_batches: bool,
 }
 
 impl UdpPair {
@@ -70,7 +72,10 @@ impl UdpPair {
         drop(bound(address, false)?);
         let df = bound(address, true)?;
         attach_first_takes_all(&df)?;
-        set(&df, libc::SOL_UDP, UDP_GRO, 1)?;
+        if set(&df, libc::SOL_UDP, UDP_GRO, 1).is_err() {
+            tracing::warn!("kernel without UDP receive offload; throughput will be low");
+        }
+        let takes_batches = set(&df, libc::SOL_UDP, UDP_SEGMENT, 0).is_ok();
         let local = df
             .local_addr()?
             .as_socket()
@@ -109,7 +114,12 @@ impl UdpPair {
             socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         }
         set_buffer(&df, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
-        Ok(Self { df, non_df, local })
+        Ok(Self {
+            df,
+            non_df,
+            local,
+            takes_batches,
+        })
     }
 
     /// The address both are bound to.
@@ -167,6 +177,9 @@ impl UdpPair {
         message.msg_namelen = to.len();
         let mut control = ControlBuffer([0; 32]);
         if bytes.len() > datagram_bytes {
+            if !self.takes_batches {
+                return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+            }
             let segment = u16::try_from(datagram_bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
             message.msg_control = control.0.as_mut_ptr().cast();
             // SAFETY: the space for a u16 is less than the 32 bytes of the buffer.
