@@ -255,7 +255,7 @@ async fn show_metrics(State(app): Shared) -> Response {
 async fn connect(State(app): Shared, uri: Uri, body: Bytes) -> Response {
     let form = match form(&uri, &body) {
         Ok(form) => form,
-        Err(refusal) => return refusal,
+        Err(error) => return failure(400, &error),
     };
     let replace = form
         .get("replace")
@@ -275,7 +275,7 @@ async fn connect(State(app): Shared, uri: Uri, body: Bytes) -> Response {
 async fn forget(State(app): Shared, uri: Uri, body: Bytes) -> Response {
     let peers = match form(&uri, &body) {
         Ok(mut form) => form.remove("peer").unwrap_or_default(),
-        Err(refusal) => return refusal,
+        Err(error) => return failure(400, &error),
     };
     match app.driver.call(Command::Forget { peers }).await {
         Ok(_) => text(StatusCode::OK, String::new()),
@@ -283,15 +283,20 @@ async fn forget(State(app): Shared, uri: Uri, body: Bytes) -> Response {
     }
 }
 
+/// The form cannot be decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("form is not understood")]
+struct BadForm;
+
 /// Fields of the query and of a form body, by name.
-fn form(uri: &Uri, body: &[u8]) -> Result<BTreeMap<String, Vec<String>>, Response> {
-    let bad = || failure(400, &"form is not understood");
-    let body = std::str::from_utf8(body).map_err(|_| bad())?;
+fn form(uri: &Uri, body: &[u8]) -> Result<BTreeMap<String, Vec<String>>, BadForm> {
+    let body = std::str::from_utf8(body).map_err(|_| BadForm)?;
     // A form body has the syntax of a query.
-    let body_uri: Uri = format!("/?{body}").parse().map_err(|_| bad())?;
+    let body_uri: Uri = format!("/?{body}").parse().map_err(|_| BadForm)?;
     let mut fields: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for uri in [uri, &body_uri] {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| bad())?;
+        let Query(pairs) =
+            Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| BadForm)?;
         for (name, value) in pairs {
             fields.entry(name).or_default().push(value);
         }

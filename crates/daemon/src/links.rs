@@ -361,8 +361,16 @@ pub fn accept(listener: TcpListener, events: mpsc::Sender<LinkEvent>) -> Task {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "tests name the events they expect"
+)]
 mod tests {
     use super::*;
+
+    fn unexpected(event: &LinkEvent) -> ! {
+        panic!("unexpected {event:?}")
+    }
 
     #[test]
     fn system_errors_read_as_in_the_original() {
@@ -389,7 +397,7 @@ mod tests {
                     links.run(link, stream);
                     outbound = true;
                 }
-                other => panic!("unexpected {other:?}"),
+                other => unexpected(&other),
             }
         }
         links.send(out, b"hello".to_vec()).expect("room");
@@ -401,7 +409,7 @@ mod tests {
                     read = true;
                 }
                 LinkEvent::Written(link, messages) => flushed = links.written(link, messages),
-                other => panic!("unexpected {other:?}"),
+                other => unexpected(&other),
             }
         }
         links.close(out);
@@ -410,7 +418,7 @@ mod tests {
                 assert_eq!(Some(link), inbound);
                 assert!(error.contains("connection reset by peer"), "{error}");
             }
-            other => panic!("unexpected {other:?}"),
+            other => unexpected(&other),
         }
     }
 
@@ -428,7 +436,7 @@ mod tests {
                     format!("dial tcp :0->{address}: connect: connection refused")
                 );
             }
-            other => panic!("unexpected {other:?}"),
+            other => unexpected(&other),
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Process {
 }
 
 /// Metrics of the original that are zero while addresses and names are not managed.
-const ZERO: [(&str, &str, &str); 8] = [
+const ZERO: [(&str, &str, &str); 7] = [
     (
         "weave_ips",
         "{state=\"local-used\"}",
@@ -48,22 +48,22 @@ const ZERO: [(&str, &str, &str); 8] = [
         "Number of pending allocates.",
     ),
     ("weave_ipam_pending_claims", "", "Number of pending claims."),
-    ("weave_flows", "", "Number of FastDP flows."),
 ];
 
 /// All metrics.
 pub fn render(report: &Report, process: &Process) -> String {
     let mut text = String::new();
     let router = &report.router;
+    let name = "weave_connections";
     head(
         &mut text,
-        "weave_connections",
+        name,
         "gauge",
         "Number of peer-to-peer connections.",
     );
     for ((state, kind, encryption), count) in connections(report) {
         let labels = format!("encryption=\"{encryption}\",state=\"{state}\",type=\"{kind}\"");
-        let _ = writeln!(text, "weave_connections{{{labels}}} {count}");
+        let _ = writeln!(text, "{name}{{{labels}}} {count}");
     }
     let name = "weave_connection_terminations_total";
     head(
@@ -77,24 +77,17 @@ pub fn render(report: &Report, process: &Process) -> String {
         head(&mut text, name, "gauge", help);
         let _ = writeln!(text, "{name}{labels} 0");
     }
+    let name = "weft_build_info";
+    head(&mut text, name, "gauge", "Version of the daemon.");
+    let _ = writeln!(text, "{name}{{version=\"{}\"}} 1", escape(&report.version));
+    let name = "weft_peers";
     head(
         &mut text,
-        "weft_build_info",
-        "gauge",
-        "Version of the daemon.",
-    );
-    let _ = writeln!(
-        text,
-        "weft_build_info{{version=\"{}\"}} 1",
-        escape(&report.version)
-    );
-    head(
-        &mut text,
-        "weft_peers",
+        name,
         "gauge",
         "Number of peers known, this one included.",
     );
-    let _ = writeln!(text, "weft_peers {}", router.peers.len());
+    let _ = writeln!(text, "{name} {}", router.peers.len());
     let name = "weft_datapath_events_total";
     head(
         &mut text,
@@ -105,31 +98,20 @@ pub fn render(report: &Report, process: &Process) -> String {
     for (event, count) in router.capture_stats.iter().flatten() {
         let _ = writeln!(text, "{name}{{event=\"{}\"}} {count}", escape(event));
     }
+    let name = "process_cpu_seconds_total";
     head(
         &mut text,
-        "process_cpu_seconds_total",
+        name,
         "counter",
         "Total user and system CPU time.",
     );
-    let _ = writeln!(text, "process_cpu_seconds_total {}", process.cpu_secs);
-    head(
-        &mut text,
-        "process_resident_memory_bytes",
-        "gauge",
-        "Resident memory size in bytes.",
-    );
-    let _ = writeln!(
-        text,
-        "process_resident_memory_bytes {}",
-        process.resident_bytes
-    );
-    head(
-        &mut text,
-        "process_open_fds",
-        "gauge",
-        "Number of open file descriptors.",
-    );
-    let _ = writeln!(text, "process_open_fds {}", process.open_files);
+    let _ = writeln!(text, "{name} {}", process.cpu_secs);
+    let name = "process_resident_memory_bytes";
+    head(&mut text, name, "gauge", "Resident memory size in bytes.");
+    let _ = writeln!(text, "{name} {}", process.resident_bytes);
+    let name = "process_open_fds";
+    head(&mut text, name, "gauge", "Number of open file descriptors.");
+    let _ = writeln!(text, "{name} {}", process.open_files);
     text
 }
 

@@ -18,7 +18,9 @@ use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
+use overlay::table::TunnelEvent;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use wire::PeerName;
 
 use crate::config::{Config, HostOptions, MeshOptions};
@@ -83,34 +85,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let control_port = http.control.as_deref().map_or(0, port_of);
     let sockets = Sockets::bind(&mesh, &host, &http).await?;
 
-    let name = peer_name(&mesh, &host, Some(&store))?;
-    store.put(PEER_NAME, &name.to_string())?;
-    tracing::info!(%name, nickname = mesh.nickname, "our name");
-    let created = ensure_bridge(&host, name)?;
-    let undo = UndoBridge {
-        bridge: host.bridge.clone(),
-        armed: created,
-    };
-    let node = Node::new(node_config(&mesh, name), seed()?, clock::now());
-    let datapath_config = DatapathConfig {
-        bridge: host.bridge.clone(),
-        listen: mesh.listen,
-        port: mesh.port,
-        name,
-    };
-    let (datapath, tunnel_events) =
-        Datapath::start(datapath_config).context("starting the data plane")?;
-    let datapath = Arc::new(datapath);
-    let host_config = HostConfig {
-        bridge: host.bridge.clone(),
-        docker_bridge: host.docker_bridge.clone(),
-        control_port,
-        router_port: mesh.port,
-    };
-    let host_handle = HostHandle::start(Host::new(host_config, store.clone())?)?;
-    store.put(BRIDGE, &host.bridge)?;
-    undo.disarm();
-
+    let HostSide {
+        node,
+        datapath,
+        tunnel_events,
+        host: host_handle,
+    } = bring_up(&mesh, &host, control_port, &store)?;
     let links = Links::new(mesh.listen);
     let link_events = links.0.events();
     let (driver, handle) = Driver::new(node, links, datapath.clone(), tunnel_events, store.clone());
@@ -149,6 +129,57 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     notify("STOPPING=1");
     forget_launch(&host.run_dir);
     Ok(())
+}
+
+/// What a daemon drives on its host.
+struct HostSide {
+    node: Node,
+    datapath: Arc<Datapath>,
+    tunnel_events: mpsc::Receiver<TunnelEvent>,
+    host: HostHandle,
+}
+
+/// Name, bridge, data plane, attachments, firewall. A bridge that was made is removed if a later
+/// step fails.
+fn bring_up(
+    mesh: &MeshOptions,
+    host: &HostOptions,
+    control_port: u16,
+    store: &Arc<Store>,
+) -> anyhow::Result<HostSide> {
+    let name = peer_name(mesh, host, Some(store))?;
+    store.put(PEER_NAME, &name.to_string())?;
+    tracing::info!(%name, nickname = mesh.nickname, "our name");
+    let created = ensure_bridge(host, name)?;
+    let undo = UndoBridge {
+        bridge: host.bridge.clone(),
+        armed: created,
+    };
+    let node = Node::new(node_config(mesh, name), seed()?, clock::now());
+    let datapath_config = DatapathConfig {
+        bridge: host.bridge.clone(),
+        listen: mesh.listen,
+        port: mesh.port,
+        name,
+    };
+    let (datapath, tunnel_events) =
+        Datapath::start(datapath_config).context("starting the data plane")?;
+    let datapath = Arc::new(datapath);
+    let host_config = HostConfig {
+        bridge: host.bridge.clone(),
+        docker_bridge: host.docker_bridge.clone(),
+        control_port,
+        router_port: mesh.port,
+    };
+    let host_handle = HostHandle::start(Host::new(host_config, store.clone())?)?;
+    store.put(BRIDGE, &host.bridge)?;
+    undo.disarm();
+    Ok(HostSide {
+        node,
+        datapath,
+        tunnel_events,
+        host: host_handle,
+    })
 }
 
 /// What a listener serves.

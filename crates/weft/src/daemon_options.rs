@@ -507,7 +507,6 @@ mod tests {
             "--http-addr=",
             "host2:6783",
         ])
-        .ok()
         .expect("valid");
         assert_eq!(config.mesh.port, 7000);
         assert_eq!(config.mesh.peers, ["10.0.0.1", "host2:6783"]);
@@ -553,7 +552,7 @@ mod tests {
 
     #[test]
     fn without_the_fast_datapath_the_mtu_is_the_originals() {
-        let mtu = |words: &[&str]| config(words).ok().expect("valid").host.mtu_bytes;
+        let mtu = |words: &[&str]| config(words).expect("valid").host.mtu_bytes;
         assert_eq!(mtu(&[]), 1376);
         assert_eq!(mtu(&["--no-fastdp"]), 65_535);
         assert_eq!(mtu(&["--no-fastdp", "--mtu=1400"]), 1400);
@@ -561,9 +560,7 @@ mod tests {
 
     #[test]
     fn secrets_are_neither_shown_nor_passed_on() {
-        let options = options(&["--password=hunter22", "--port", "7000", "peer"])
-            .ok()
-            .expect("valid");
+        let options = options(&["--password=hunter22", "--port", "7000", "peer"]).expect("valid");
         assert_eq!(options.shown(), "map[password:<redacted> port:7000]");
         assert_eq!(
             options.without(&["password"]),
@@ -573,7 +570,7 @@ mod tests {
 
     #[test]
     fn services_that_are_missing_are_named() {
-        let warnings = |words: &[&str]| options(words).ok().expect("valid").warnings();
+        let warnings = |words: &[&str]| options(words).expect("valid").warnings();
         assert_eq!(warnings(&["--token=x"]).len(), 1);
         assert!(warnings(&["--ipalloc-range=10.0.0.0/8"])[0].contains("not enabled"));
         assert!(warnings(&["--proxy=false", "--ipalloc-range="]).is_empty());

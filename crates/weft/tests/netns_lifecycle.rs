@@ -216,6 +216,9 @@ fn status_tells_what_was_asked_for() {
         "192.168.77.99",
     ]);
     hosts[1].wait_established(1);
+    wait_until("both directions to be known", || {
+        hosts[1].weft(&["status"]).out.contains("2 established")
+    });
     let summary = hosts[1].weft(&["status"]).ok();
     for line in [
         "           Protocol: weave 1..2\n",

@@ -21,20 +21,20 @@ pub(super) enum Node {
     /// `if`.
     If {
         pipeline: Pipeline,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     /// `with`.
     With {
         pipeline: Pipeline,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
     },
     /// `range`.
     Range {
         pipeline: Pipeline,
-        then: Vec<Node>,
-        otherwise: Vec<Node>,
+        then: Vec<Self>,
+        otherwise: Vec<Self>,
     },
 }
 
@@ -140,7 +140,7 @@ fn split(text: &str) -> Result<Vec<Piece>, ParseError> {
             Some(at) => (&rest[..at], Some(&rest[at + 2..])),
             None => (rest, None),
         };
-        let trims_before = action.is_some_and(|a| trims_left(a));
+        let trims_before = action.is_some_and(trims_left);
         let mut literal = before;
         if trim_next {
             literal = literal.trim_start();
