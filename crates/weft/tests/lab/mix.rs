@@ -231,8 +231,15 @@ impl Mix {
     /// Small pings, and large ones that the network or the peers have to cut.
     pub(crate) fn assert_all_ping(&self) {
         for (from, to) in self.pairs() {
+            wait_ping(self.peers[from].container(), &address(to));
+        }
+        for peer in &self.peers {
+            if let Peer::Original(original, _) = peer {
+                original.settled();
+            }
+        }
+        for (from, to) in self.pairs() {
             let namespace = self.peers[from].container();
-            wait_ping(namespace, &address(to));
             assert_pings(namespace, &address(to));
             let large = ["-s", "20000", "-M", "dont"];
             let pings = super::traffic::ping(namespace, &address(to), 3, &large);
