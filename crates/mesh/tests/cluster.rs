@@ -70,13 +70,20 @@ fn it_does_not_matter_how_the_byte_stream_is_cut() {
 
 #[test]
 fn different_passwords_do_not_connect() {
-    let mut theirs = encrypted(1);
-    theirs.password = mesh::Password::new("other");
-    let mut net = Net::new(vec![encrypted(0), theirs]);
-    net.connect(0, 1);
-    net.run(secs(2));
-    assert_eq!(net.seen[0].added + net.seen[1].added, 0);
-    assert!(target_error(&net, 0).contains("Unable to decrypt TCP msg"));
+    for version in [1, 2] {
+        let mut theirs = versions(version, encrypted(1));
+        theirs.password = mesh::Password::new("other");
+        let mut net = Net::new(vec![encrypted(0), theirs]);
+        net.connect(0, 1);
+        net.run(secs(60));
+        assert_eq!(net.seen[0].added + net.seen[1].added, 0);
+        assert_eq!(target_error(&net, 0), "Unable to decrypt TCP msg");
+        assert_eq!(
+            net.meshes[0].status(net.now).peers[0].version,
+            0,
+            "nothing happened"
+        );
+    }
 }
 
 fn target_error(net: &Net, n: usize) -> String {

@@ -5,9 +5,13 @@
 //! Header ───────────► Flag ── 01 and key ─► Features ─────────► Introduced
 //!           └────────────── version 1 ────────▲
 //! ```
+//! Version 1 sends the features in clear, so with a password a stage `Proof` follows: the first
+//! message must open. We send a heartbeat at once for the other end to open.
+//!
 //! Both ends write first: nothing we send waits for more than the header, except that version 2
 //! features wait for the key they are sealed with.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use nacl::{KeyPair, SessionKey};
@@ -16,6 +20,7 @@ use wire::handshake::{
     PUBLIC_KEY_BYTES, VersionRange, check_flag, encode_header, header_cut_short, negotiate,
     parse_header,
 };
+use wire::message::Message;
 use zeroize::Zeroizing;
 
 use super::session::{Session, SessionError};
@@ -79,6 +84,7 @@ enum Stage {
         session: Box<Session>,
         key: Option<Arc<SessionKey>>,
     },
+    Proof(Box<Introduction>),
     Over,
 }
 
@@ -124,6 +130,7 @@ impl Handshake {
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Option<Introduction>, IntroductionError> {
         match &mut self.stage {
             Stage::Features { session, .. } => session.push(bytes),
+            Stage::Proof(introduction) => introduction.session.push(bytes),
             Stage::Header | Stage::Flag | Stage::Over => self.received.extend_from_slice(bytes),
         }
         if let Stage::Header = self.stage
@@ -140,7 +147,15 @@ impl Handshake {
         if let Stage::Flag = self.stage {
             self.read_flag()?;
         }
-        self.read_features()
+        if let Stage::Features { .. } = self.stage
+            && let Some(introduction) = self.read_features()?
+        {
+            if introduction.version == 2 || introduction.key.is_none() {
+                return Ok(Some(introduction));
+            }
+            self.start_proof(introduction)?;
+        }
+        self.read_proof()
     }
 
     fn key_pair(&self) -> KeyPair {
@@ -236,11 +251,7 @@ impl Handshake {
             },
         };
         let Some(features) = features else {
-            // Nobody may make us buffer a whole message's worth before being introduced.
-            let waiting = session.buffered_bytes();
-            if waiting > FEATURES_BYTES_MAX {
-                return Err(HandshakeError::TooLarge(waiting).into());
-            }
+            check_buffered(session)?;
             return Ok(None);
         };
         if features.name.is_unknown() {
@@ -270,6 +281,30 @@ impl Handshake {
         }))
     }
 
+    fn start_proof(&mut self, mut introduction: Introduction) -> Result<(), IntroductionError> {
+        let heartbeat = introduction.session.seal(&Message::Heartbeat.encode());
+        self.output.extend(heartbeat.map_err(SessionError::Frame)?);
+        self.stage = Stage::Proof(Box::new(introduction));
+        Ok(())
+    }
+
+    /// Whether the other end has shown that it knows the password.
+    fn read_proof(&mut self) -> Result<Option<Introduction>, IntroductionError> {
+        let Stage::Proof(introduction) = &mut self.stage else {
+            return Ok(None);
+        };
+        let session = &mut introduction.session;
+        let Some(message) = session.next_message()?.map(Cow::into_owned) else {
+            check_buffered(session)?;
+            return Ok(None);
+        };
+        session.put_back(message);
+        let Stage::Proof(introduction) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            unreachable!("the stage was matched above");
+        };
+        Ok(Some(*introduction))
+    }
+
     fn v1_key(&self, theirs: &Features) -> Result<Option<Arc<SessionKey>>, IntroductionError> {
         match (&self.offer.password, &theirs.public_key) {
             (None, None) => Ok(None),
@@ -278,6 +313,15 @@ impl Handshake {
             (None, Some(_)) => Err(HandshakeError::EncryptionOffered.into()),
         }
     }
+}
+
+/// Nobody may make us buffer a whole message's worth before being introduced.
+fn check_buffered(session: &Session) -> Result<(), IntroductionError> {
+    let waiting = session.buffered_bytes();
+    if waiting > FEATURES_BYTES_MAX {
+        return Err(HandshakeError::TooLarge(waiting).into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

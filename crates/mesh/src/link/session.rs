@@ -31,6 +31,8 @@ pub(crate) enum SessionError {
 pub(crate) struct Session {
     reader: Reader,
     keys: Option<Keys>,
+    /// A message taken and put back.
+    put_back: Option<Vec<u8>>,
 }
 
 enum Reader {
@@ -53,7 +55,11 @@ impl Session {
             1 => Reader::V1(StreamReader::new()),
             _ => Reader::V2(FrameReader::new()),
         };
-        Self { reader, keys: None }
+        Self {
+            reader,
+            keys: None,
+            put_back: None,
+        }
     }
 
     /// Seals what is sent and opens what is received from now on.
@@ -103,6 +109,9 @@ impl Session {
 
     /// The next message, opened; `None` until more bytes come. After an error the link must end.
     pub(crate) fn next_message(&mut self) -> Result<Option<Cow<'_, [u8]>>, SessionError> {
+        if let Some(message) = self.put_back.take() {
+            return Ok(Some(Cow::Owned(message)));
+        }
         match &mut self.reader {
             Reader::V1(reader) => {
                 let Some(value) = reader.next_value()? else {
@@ -126,6 +135,11 @@ impl Session {
                 Ok(Some(Cow::Borrowed(message)))
             }
         }
+    }
+
+    /// Makes a message just taken the next one again.
+    pub(crate) fn put_back(&mut self, message: Vec<u8>) {
+        self.put_back = Some(message);
     }
 
     /// A message as it goes on the link. Messages must be written in the order they were sealed.

@@ -210,6 +210,27 @@ fn version_1_refuses_a_peer_that_differs_in_encryption() {
 }
 
 #[test]
+fn version_1_asks_for_proof_of_the_password() {
+    let start = |password, seed, outbound| Handshake::new(offer(1, password, [seed; 32], outbound));
+    let exchange = |one: &mut Handshake, other: &mut Handshake| {
+        for _ in 0..2 {
+            let sent = (one.take_output(), other.take_output());
+            assert!(other.push(&sent.0).unwrap().is_none());
+            assert!(one.push(&sent.1).unwrap().is_none());
+        }
+        let sent = one.take_output();
+        other.push(&sent)
+    };
+    let (mut one, mut other) = (start("secret", 8, true), start("secret", 9, false));
+    let mut introduction = exchange(&mut one, &mut other).unwrap().unwrap();
+    let first = introduction.session.next_message().unwrap().unwrap();
+    assert_eq!(*first, Message::Heartbeat.encode());
+    let (mut one, mut other) = (start("secret", 8, true), start("guess", 9, false));
+    let error = exchange(&mut one, &mut other).err().unwrap();
+    assert_eq!(error.to_string(), "Unable to decrypt TCP msg");
+}
+
+#[test]
 fn nobody_makes_us_buffer_much_before_being_introduced() {
     let mut handshake = Handshake::new(offer(2, "", [1; 32], false));
     handshake.push(b"weave\x01\x02\x00").unwrap();
