@@ -233,9 +233,12 @@ fn status_tells_what_was_asked_for() {
             "{line}{summary}"
         );
     }
-    assert!(
-        summary.contains("Peers: 2 (with 2 established connections)"),
-        "{summary}"
+    wait_until(
+        "the other side to see the connection as established",
+        || {
+            let summary = hosts[1].weft(&["status"]).ok();
+            summary.contains("Peers: 2 (with 2 established connections)")
+        },
     );
     assert_eq!(hosts[1].status("targets"), "192.168.77.1\n192.168.77.99\n");
     let wanted = "-> 192.168.77.1:6783     established sleeve 00:00:00:00:00:01(a) mtu=1438";

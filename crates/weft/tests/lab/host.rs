@@ -257,7 +257,7 @@ impl Host {
         pids.iter().for_each(|pid| signal(*pid, Signal::KILL));
         if !std::thread::panicking() {
             wait_until("killed processes to be gone", || {
-                self.namespace.pids().is_empty()
+                pids.iter().all(|pid| is_gone(*pid))
             });
         }
     }
@@ -282,6 +282,14 @@ impl Host {
         }
         story
     }
+}
+
+/// Whether a process has ended and given back what it held; nobody may have asked for its status yet.
+fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ")
+        .next()
+        .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
 }
 
 fn is_established(line: &str) -> bool {
