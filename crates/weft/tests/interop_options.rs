@@ -1,8 +1,11 @@
-//! Live interop with the original router: protocol version 1 and trusted subnets.
+//! Live interop with the original router: protocol version 1, trusted subnets and passwords that
+//! differ.
 
 mod lab;
 
+use lab::PASSWORD;
 use lab::mix::{Mix, Peer, Recipe, Shape};
+use lab::patience::wait_for;
 
 const FLAT: Shape = Shape::Flat;
 const UNDERLAY: &str = "192.168.77.0/24";
@@ -102,4 +105,53 @@ fn our_trust_alone_changes_nothing() {
 #[test]
 fn trust_in_other_subnets_changes_nothing() {
     trust(Some("10.0.0.0/8"), Some("10.0.0.0/8"), false);
+}
+
+/// Both keep saying, in the original's words, why there is no connection; neither shows the other.
+fn stay_apart(originals: bool, weft_password: Option<&str>, words: &[&str]) {
+    for kinds in ["OW", "WO"] {
+        let recipe = Recipe {
+            weft_password,
+            ..Recipe::new(kinds, FLAT, originals)
+        };
+        let Some(mix) = Mix::launched(recipe) else {
+            return;
+        };
+        wait_for("a reason in the status of the one that dials", || {
+            let status = mix.peers[1].status("connections");
+            let is_told = words.iter().any(|part| status.contains(part));
+            if is_told { Ok(()) } else { Err(status) }
+        });
+        for peer in &mix.peers {
+            let status = peer.status("connections");
+            assert!(!status.contains(" established "), "{kinds}: {status}");
+        }
+        mix.assert_no_complaints(words);
+    }
+}
+
+/// Which of the two ends learns the reason is a race (spec/mesh.md 3).
+const RESET: &str = "connection reset by peer";
+
+#[test]
+fn different_passwords_keep_peers_apart() {
+    stay_apart(
+        true,
+        Some("something else"),
+        &["Unable to decrypt TCP msg", RESET],
+    );
+}
+
+#[test]
+fn an_original_with_a_password_refuses_a_weft_without() {
+    let ours = "no password specificed, but peer requested an encrypted connection";
+    let theirs = "password specified, but peer requested an unencrypted connection";
+    stay_apart(true, None, &[ours, theirs, RESET]);
+}
+
+#[test]
+fn a_weft_with_a_password_refuses_an_original_without() {
+    let ours = "password specified, but peer requested an unencrypted connection";
+    let theirs = "no password specificed, but peer requested an encrypted connection";
+    stay_apart(false, Some(PASSWORD), &[ours, theirs, RESET]);
 }

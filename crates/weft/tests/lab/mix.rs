@@ -44,6 +44,8 @@ pub(crate) struct Recipe<'a> {
     pub(crate) trusted: (Option<&'a str>, Option<&'a str>),
     /// Highest protocol version our peers speak.
     pub(crate) weft_speaks: &'a str,
+    /// Password of our peers.
+    pub(crate) weft_password: Option<&'a str>,
 }
 
 impl<'a> Recipe<'a> {
@@ -54,6 +56,7 @@ impl<'a> Recipe<'a> {
             is_encrypted,
             trusted: (None, None),
             weft_speaks: "2",
+            weft_password: if is_encrypted { Some(PASSWORD) } else { None },
         }
     }
 }
@@ -101,7 +104,7 @@ pub(crate) struct Mix {
     arguments: Vec<Vec<String>>,
     weft_speaks: String,
     shape: Shape,
-    is_encrypted: bool,
+    weft_password: Option<String>,
     // Dropped last: it ends what runs on its hosts.
     pub(crate) lab: Lab,
 }
@@ -109,6 +112,14 @@ pub(crate) struct Mix {
 impl Mix {
     /// Starts everything and waits for all connections; `None`, loudly, where that cannot be.
     pub(crate) fn start(recipe: Recipe<'_>) -> Option<Self> {
+        let mix = Self::launched(recipe)?;
+        mix.wait_connected();
+        mix.plug_containers();
+        Some(mix)
+    }
+
+    /// Starts all daemons; `None`, loudly, where that cannot be.
+    pub(crate) fn launched(recipe: Recipe<'_>) -> Option<Self> {
         let binary = find_original()?;
         let lab = Lab::plain()?;
         let password = recipe.is_encrypted.then(|| PASSWORD.to_owned());
@@ -138,12 +149,10 @@ impl Mix {
             arguments,
             weft_speaks: recipe.weft_speaks.to_owned(),
             shape: recipe.shape,
-            is_encrypted: recipe.is_encrypted,
+            weft_password: recipe.weft_password.map(str::to_owned),
             lab,
         };
         (0..mix.peers.len()).for_each(|index| mix.launch(index));
-        mix.wait_connected();
-        mix.plug_containers();
         Some(mix)
     }
 
@@ -155,8 +164,8 @@ impl Mix {
             Peer::Weft(host, _) => {
                 let mut command = host.command();
                 command.env("WEFT_MAX_PROTOCOL_VERSION", &self.weft_speaks);
-                if self.is_encrypted {
-                    command.env("WEAVE_PASSWORD", PASSWORD);
+                if let Some(password) = &self.weft_password {
+                    command.env("WEAVE_PASSWORD", password);
                 }
                 let name = peer_name(index + 1);
                 command.args(["launch", "--nickname", host.name(), "--name", &name]);
