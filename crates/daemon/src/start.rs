@@ -69,6 +69,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!("weave  {}", env!("CARGO_PKG_VERSION"));
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut quit = signal(SignalKind::quit())?;
     let Config {
         mesh, host, http, ..
     } = config;
@@ -121,14 +122,32 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     app.ready.store(true, Ordering::Release);
     notify("READY=1");
 
-    tokio::select! {
-        _ = terminate.recv() => tracing::info!("stopping on SIGTERM"),
-        _ = interrupt.recv() => tracing::info!("stopping on SIGINT"),
-        ended = driver.ended() => return ended,
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break tracing::info!("stopping on SIGTERM"),
+            _ = interrupt.recv() => break tracing::info!("stopping on SIGINT"),
+            _ = quit.recv() => dump_threads(),
+            ended = driver.ended() => return ended,
+        }
     }
     notify("STOPPING=1");
     forget_launch(&host.run_dir);
     Ok(())
+}
+
+/// Logs what each thread is doing, as SIGQUIT asks for.
+fn dump_threads() {
+    for thread in std::fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let read = |name: &str| {
+            let text = std::fs::read_to_string(thread.path().join(name)).unwrap_or_default();
+            text.trim().to_owned()
+        };
+        tracing::info!(name = read("comm"), waits_in = read("wchan"), "thread");
+    }
 }
 
 /// What a daemon drives on its host.

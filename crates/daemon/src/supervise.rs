@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixDatagram;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::store::Lock;
@@ -48,7 +49,7 @@ pub struct Plan {
     /// Its arguments.
     pub arguments: Vec<String>,
     /// Written to its standard input.
-    pub password: String,
+    pub password: Zeroizing<String>,
     /// The run directory.
     pub run_dir: PathBuf,
     /// Whether to start it again.
@@ -127,7 +128,7 @@ async fn start(plan: &Plan, notify_path: &Path) -> io::Result<Child> {
     if let Some(mut input) = child.stdin.take() {
         // A daemon that does not read it dies of its own reasons.
         // The line end is not part of the passphrase; what reads it takes one away.
-        let line = format!("{}\n", plan.password);
+        let line = Zeroizing::new(format!("{}\n", plan.password.as_str()));
         let _ = input.write_all(line.as_bytes()).await;
     }
     Ok(child)

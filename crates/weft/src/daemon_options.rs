@@ -9,6 +9,7 @@ use daemon::config::{
 };
 use linux::bridge::{DEFAULT_BRIDGE, DEFAULT_MTU_BYTES};
 use mesh::{Password, TrustedSubnet};
+use zeroize::Zeroizing;
 
 use crate::Failure;
 use crate::client::{environment, run_dir, state_dir};
@@ -394,11 +395,12 @@ impl Options {
     }
 }
 
-/// A passphrase on its way from the user to the daemon.
-pub(crate) struct Secret(pub(crate) String);
+/// A passphrase on its way from the user to the daemon. Wiped when dropped, never printed.
+pub(crate) struct Secret(pub(crate) Zeroizing<String>);
 
 impl Secret {
     fn new(text: String) -> Option<Self> {
+        let text = Zeroizing::new(text);
         (!text.is_empty()).then_some(Self(text))
     }
 }

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::Context;
 use daemon::store::{self, Lock};
 use daemon::supervise::{self, Plan, SUPERVISOR_LOCK};
+use zeroize::Zeroizing;
 
 use crate::client::{run_dir, state_dir};
 use crate::daemon_options::{Options, Secret};
@@ -89,7 +90,7 @@ fn start_supervisor(
     let mut child = command.spawn().context("starting the supervisor")?;
     let mut input = child.stdin.take().context("the supervisor has no input")?;
     input
-        .write_all(password.map_or("", |secret| secret.0.as_str()).as_bytes())
+        .write_all(password.map_or(&b""[..], |secret| secret.0.as_bytes()))
         .context("handing the passphrase over")?;
     drop(input);
     let output = child
@@ -215,7 +216,9 @@ fn run_daemon(options: &Options, config: daemon::config::Config) -> Outcome {
 /// Keeps a daemon running; started by `launch` only.
 pub(crate) fn supervise(arguments: &[String]) -> Outcome {
     let options = Options::parse(arguments, FLAGS)?;
-    let password = std::io::read_to_string(std::io::stdin()).context("reading the passphrase")?;
+    let password = Zeroizing::new(
+        std::io::read_to_string(std::io::stdin()).context("reading the passphrase")?,
+    );
     linux::proc::detach_from_terminal().context("leaving the terminal")?;
     let mut arguments = vec!["daemon".to_owned()];
     if !password.is_empty() {
