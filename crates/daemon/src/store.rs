@@ -73,24 +73,44 @@ pub enum StoreError {
         known: u32,
     },
     /// A record does not parse.
-    #[error("record {name} in the state is damaged: {source}")]
+    #[error("record {name} in the state is damaged: {cause}")]
     Record {
         /// Its name.
         name: String,
         /// Why.
-        source: serde_json::Error,
+        cause: serde_json::Error,
     },
     /// The file cannot be opened or written.
-    #[error("state {path}: {source}", path = path.display())]
+    #[error("state {path}: {cause}", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
+    },
+    /// The file is not what we wrote.
+    #[error(
+        "state {path} cannot be opened: {cause}; if it is damaged, move it away to start afresh",
+        path = path.display()
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: redb::Error,
     },
     /// The database refuses.
-    #[error("state: {0}")]
-    Database(#[from] redb::Error),
+    #[error("state: {cause}")]
+    Database {
+        /// Why.
+        cause: redb::Error,
+    },
+}
+
+impl From<redb::Error> for StoreError {
+    fn from(cause: redb::Error) -> Self {
+        Self::Database { cause }
+    }
 }
 
 /// How a record is kept.
@@ -110,9 +130,9 @@ impl Lock {
     pub fn take_named(directory: &Path, name: &str) -> Result<Self, StoreError> {
         create_directory(directory)?;
         let path = directory.join(name);
-        let failed = |source| StoreError::File {
+        let failed = |cause| StoreError::File {
             path: path.clone(),
-            source,
+            cause,
         };
         let mut file = OpenOptions::new()
             .read(true)
@@ -170,9 +190,9 @@ pub fn create_directory(directory: &Path) -> Result<(), StoreError> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|source| StoreError::File {
+        .map_err(|cause| StoreError::File {
             path: directory.to_owned(),
-            source,
+            cause,
         })
 }
 
@@ -201,9 +221,9 @@ impl Store {
             let backup = directory.join(format!("{FILE_NAME}.schema-{found}"));
             std::fs::copy(&path, &backup)
                 .and_then(|_| File::open(&backup)?.sync_all())
-                .map_err(|source| StoreError::File {
+                .map_err(|cause| StoreError::File {
                     path: backup,
-                    source,
+                    cause,
                 })?;
             store = Self {
                 database: create(&path)?,
@@ -237,9 +257,9 @@ impl Store {
         };
         serde_json::from_slice::<Envelope<T>>(&bytes)
             .map(|envelope| Some(envelope.value))
-            .map_err(|source| StoreError::Record {
+            .map_err(|cause| StoreError::Record {
                 name: name.to_owned(),
-                source,
+                cause,
             })
     }
 
@@ -269,7 +289,10 @@ fn put_in<T: Serialize>(
 }
 
 fn create(path: &Path) -> Result<Database, StoreError> {
-    Ok(Database::create(path).map_err(redb::Error::from)?)
+    Database::create(path).map_err(|error| StoreError::Open {
+        path: path.to_owned(),
+        cause: error.into(),
+    })
 }
 
 #[cfg(test)]
@@ -299,6 +322,17 @@ mod tests {
         let error = Store::open(&directory.0).expect_err("too new").to_string();
         assert!(error.contains("schema version 7"), "{error}");
         assert!(error.contains("weft.redb"), "{error}");
+    }
+
+    #[test]
+    fn damaged_state_is_named_once() {
+        let directory = TestDirectory::new("damaged");
+        std::fs::write(directory.0.join(FILE_NAME), "garbage").expect("write");
+        let error = anyhow::Error::from(Store::open(&directory.0).expect_err("damaged"));
+        let text = format!("{error:#}");
+        assert!(text.contains("weft.redb cannot be opened: "), "{text}");
+        assert_eq!(text.matches("cannot be opened").count(), 1, "{text}");
+        assert!(text.ends_with("move it away to start afresh"), "{text}");
     }
 
     #[test]
