@@ -235,16 +235,16 @@ impl Run {
     fn operand(&self, operand: &Operand, dot: &Value) -> Result<Option<Value>, ExecError> {
         match operand {
             Operand::Literal(value) => Ok(Some(value.clone())),
-            Operand::Path(path) => follow(dot.clone(), path),
+            Operand::Path(path) => follow(dot, path),
             Operand::Variable(name, path) => {
                 let slot = self.variables.iter().rev().find(|(known, _)| known == name);
                 match slot {
-                    Some((_, value)) => follow(value.clone(), path),
+                    Some((_, value)) => follow(value, path),
                     None => Err(ExecError(format!("undefined variable: {name}"))),
                 }
             }
             Operand::Group(pipeline, path) => match self.evaluate(pipeline, dot)? {
-                Some(value) => follow(value, path),
+                Some(value) => follow(&value, path),
                 None if path.is_empty() => Ok(None),
                 None => Err(ExecError(format!("nil value has no field {}", path[0]))),
             },
@@ -253,13 +253,14 @@ impl Run {
 }
 
 /// Follows field names. A missing key of a map has no value; a missing field of a struct is an error.
-fn follow(mut value: Value, path: &[String]) -> Result<Option<Value>, ExecError> {
+fn follow(value: &Value, path: &[String]) -> Result<Option<Value>, ExecError> {
+    let mut value = value;
     for (index, name) in path.iter().enumerate() {
         let last = index + 1 == path.len();
         value = match value {
-            Value::Object(mut map) => match map.remove(name) {
+            Value::Object(map) => match map.get(name) {
                 Some(found) => found,
-                None if last && functions::is_map(&map) => return Ok(None),
+                None if last && functions::is_map(map) => return Ok(None),
                 None => return Err(ExecError(format!("can't evaluate field {name}"))),
             },
             Value::Null => return Err(ExecError(format!("nil pointer evaluating field {name}"))),
@@ -268,7 +269,7 @@ fn follow(mut value: Value, path: &[String]) -> Result<Option<Value>, ExecError>
             }
         };
     }
-    Ok(Some(value))
+    Ok(Some(value.clone()))
 }
 
 #[cfg(test)]
