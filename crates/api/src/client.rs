@@ -64,7 +64,23 @@ impl Endpoint {
         accept: Option<&str>,
         body: Option<(&str, &str)>,
     ) -> Result<Response, RequestError> {
-        let mut stream = self.connect()?;
+        self.exchange(method, path, accept, body, None)
+    }
+
+    /// `GET`s a path from whoever listens there, giving up when nothing comes for `patience`.
+    pub fn probe(&self, path: &str, patience: Duration) -> Result<Response, RequestError> {
+        self.exchange("GET", path, None, None, Some(patience))
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        accept: Option<&str>,
+        body: Option<(&str, &str)>,
+        patience: Option<Duration>,
+    ) -> Result<Response, RequestError> {
+        let mut stream = self.connect(patience)?;
         let host = match self {
             Self::Unix(_) => "localhost",
             Self::Tcp(address) => address.as_str(),
@@ -90,7 +106,7 @@ impl Endpoint {
         read_response(BufReader::new(stream))
     }
 
-    fn connect(&self) -> Result<Box<dyn Stream>, RequestError> {
+    fn connect(&self, patience: Option<Duration>) -> Result<Box<dyn Stream>, RequestError> {
         let failed = |source| RequestError::Connect {
             endpoint: self.to_string(),
             source,
@@ -98,13 +114,17 @@ impl Endpoint {
         match self {
             Self::Unix(path) => {
                 let stream = UnixStream::connect(path).map_err(failed)?;
+                stream.set_read_timeout(patience)?;
                 Ok(Box::new(stream))
             }
             Self::Tcp(address) => {
                 let mut last = std::io::Error::other("no address found");
                 for candidate in address.to_socket_addrs().map_err(failed)? {
                     match TcpStream::connect_timeout(&candidate, CONNECT_TIMEOUT) {
-                        Ok(stream) => return Ok(Box::new(stream)),
+                        Ok(stream) => {
+                            stream.set_read_timeout(patience)?;
+                            return Ok(Box::new(stream));
+                        }
                         Err(error) => last = error,
                     }
                 }

@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::Context;
 use daemon::store::{self, Lock};
@@ -29,6 +30,8 @@ pub(crate) const FLAGS: &[Flag] = &[
 const EXIT_RUNNING: u8 = 3;
 /// Passphrases shorter than this can be guessed; characters.
 const PASSWORD_CHARS_SHORT: usize = 12;
+/// How long whoever has the control address may take to say what it is.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 /// Log files larger than this are put aside at launch, bytes.
 const LOG_BYTES_KEPT: u64 = 1 << 20;
 
@@ -160,7 +163,7 @@ fn refuse_second(program: &str) -> Outcome {
     let address = control_address();
     if !address.starts_with('/') && !address.is_empty() {
         let endpoint = api::client::Endpoint::Tcp(address);
-        let status = endpoint.request("GET", "/status", None, None);
+        let status = endpoint.probe("/status", PROBE_PATIENCE);
         if status.is_ok_and(|answer| answer.body.contains("Service: router")) {
             return Err(Failure::exit(1, "Weave Net is already running"));
         }
