@@ -209,11 +209,14 @@ fn tell_status(stage: &Stage, weft: &Path) -> Outcome<()> {
     );
     let template = "{{range .Router.UnicastRoutes}}{{.Dest}} via {{.Via}}{{\"\\n\"}}{{end}}";
     println!("    a# weft report -f '…Router.UnicastRoutes…'");
-    show_output(&run(&mut stage.weft(
-        "a",
-        weft,
-        &["report", "-f", template],
-    ))?);
+    show_output(&wait_for("a route to every peer", LIMIT, || {
+        let routes = run(&mut stage.weft("a", weft, &["report", "-f", template]))?;
+        if routes.lines().count() == 3 {
+            Ok(routes)
+        } else {
+            Err(routes)
+        }
+    })?);
     Ok(())
 }
 
@@ -241,7 +244,7 @@ fn move_data(stage: &Stage) -> Outcome<()> {
         run(&mut stage.traffic("web", &["send", "10.32.0.3", MEGABYTES])?)
     })?;
     let received = finish_started(receiver, "the receiving end")?;
-    println!("    sent     {}    received {}", sent, received);
+    show_output(&format!("sent     {sent}\nreceived {received}"));
     if sent != received {
         return Err("what arrived is not what was sent".to_owned());
     }
