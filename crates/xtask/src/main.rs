@@ -21,10 +21,10 @@ usage: cargo xtask <command>
                        --keep leaves them running, `demo --remove` removes them
   test [word]...       every test there is, or the test programs whose name contains a word;
                        ends with `N passed, N failed, N skipped`
-  race [--rounds N] [--seconds N] [--write]
+  race [--rounds N] [--seconds N] [--write] [--weft PATH]
                        throughput, CPU cost and round trips beside the raw network, and beside the
                        original router if WEFT_PEER_WEAVER names its daemon; --write writes
-                       docs/performance.md
+                       docs/performance.md; --weft measures that binary instead of building one
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 

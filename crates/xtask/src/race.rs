@@ -27,6 +27,8 @@ struct Plan {
     rounds: usize,
     seconds: u64,
     write: bool,
+    /// A binary to measure instead of one built from these sources.
+    weft: Option<PathBuf>,
 }
 
 impl Plan {
@@ -35,6 +37,7 @@ impl Plan {
             rounds: 3,
             seconds: 4,
             write: false,
+            weft: None,
         };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
@@ -50,6 +53,7 @@ impl Plan {
                 "--rounds" => plan.rounds = number()?.clamp(1, 100) as usize,
                 "--seconds" => plan.seconds = number()?.clamp(1, 600),
                 "--write" => plan.write = true,
+                "--weft" => plan.weft = words.next().map(PathBuf::from),
                 other => return Err(format!("unknown argument {other}")),
             }
         }
@@ -77,7 +81,7 @@ fn race(plan: &Plan) -> Outcome<()> {
     if cores < 2 {
         return Err("needs two cores, one per host".to_owned());
     }
-    let weft = build_release()?;
+    let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
     let stage = Stage::new(STAGE)?;
     let meter = Meter::new();
     let lanes = lanes(&stage, &weft, &meter)?;
