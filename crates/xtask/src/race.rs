@@ -10,12 +10,12 @@ mod table;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Child, Command, ExitCode};
 use std::time::Duration;
 
 use crate::demo::build_release;
 use crate::setup;
-use crate::stage::{Outcome, Stage, finish_started, run, start, wait_for};
+use crate::stage::{Outcome, Stage, run, start, wait_for};
 use paths::{Lane, lanes};
 use table::{Row, Sample};
 
@@ -116,6 +116,16 @@ fn measure(stage: &Stage, lane: &Lane, meter: &Meter, plan: &Plan) -> Outcome<Sa
     })
 }
 
+/// Ends a server whose client is done. One that waits for another client would wait for ever.
+fn end(mut server: Child) -> Outcome<()> {
+    // It may have ended by itself, which is as good.
+    let _ = server.kill();
+    server
+        .wait()
+        .map(drop)
+        .map_err(|error| format!("a server: {error}"))
+}
+
 struct Throughput {
     gbits_per_second: f64,
     cpu_seconds_per_gbit: f64,
@@ -136,10 +146,16 @@ fn iperf(
         let mut client = stage.command(&lane.from.space, "taskset");
         client.args(["-c", "0", "iperf3", "-J", "-c", &lane.to.address]);
         client.args(["-t", &seconds.to_string(), "-P", &streams.to_string()]);
-        run(&mut meter.inside(lane.name, &client))
+        // With -J iperf3 ends well even when it could not connect.
+        let said = run(&mut meter.inside(lane.name, &client))?;
+        if said.contains("\"error\":") {
+            Err(said)
+        } else {
+            Ok(said)
+        }
     })?;
     let cpu_seconds = meter.cpu_seconds(lane.name) - before;
-    finish_started(server, "the iperf3 server")?;
+    end(server)?;
     let sum = said
         .split("\"sum_received\"")
         .nth(1)
@@ -184,7 +200,7 @@ fn round_trip(stage: &Stage, lane: &Lane) -> Outcome<f64> {
             &["pingpong", &lane.to.address, "2"],
         )?)
     })?;
-    finish_started(echo, "the echo")?;
+    end(echo)?;
     let median = said
         .split(' ')
         .next()
