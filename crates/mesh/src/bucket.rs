@@ -58,6 +58,7 @@ mod tests {
     use super::*;
     use crate::testing::base;
 
+    /// F38: guesses are rate-limited.
     #[test]
     fn twenty_tokens_are_there_at_once_and_the_next_after_50_ms() {
         let start = base();

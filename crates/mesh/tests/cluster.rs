@@ -388,6 +388,7 @@ fn an_ipv6_peer_is_dialled_and_listed_in_brackets() {
     assert_eq!(target.address.to_string(), "[fd00::2]:7000");
 }
 
+/// F23: a network grows by adding peers.
 #[test]
 fn sixteen_peers_agree_after_a_while() {
     let mut net = Net::new((0..16).map(config).collect());

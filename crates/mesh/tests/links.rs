@@ -183,6 +183,7 @@ fn a_discovered_address_may_not_introduce_an_unknown_peer() {
     );
 }
 
+/// F38: strangers are bounded in number.
 #[test]
 fn only_so_many_strangers_may_linger_in_the_handshake() {
     let mut net = Net::new(vec![config(0)]);

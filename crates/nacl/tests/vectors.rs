@@ -72,6 +72,8 @@ fn check_agreement(input: &Json, ends: [&str; 2], expected: &Json) {
     }
 }
 
+/// F28, F32: X25519, box precomputation, SHA-256 with the passphrase, as recorded from the
+/// original.
 #[test]
 fn both_ends_compute_the_originals_session_key() {
     for vector in load("testdata/tcp_crypto.json", "session-key") {
@@ -213,6 +215,7 @@ fn check_datagram(id: &Json, key: &SessionKey, outbound: bool, packet: &[u8], ex
     assert_eq!(datagram, packet, "{id}");
 }
 
+/// F28: XSalsa20-Poly1305 as recorded from the original.
 #[test]
 fn every_captured_datagram_opens_and_seals() {
     for vector in load("testdata/pcap_encrypted.json", "sleeve-encrypted-decode") {
@@ -257,6 +260,7 @@ fn datagrams_of_both_directions_and_spaces_open_and_seal() {
 }
 
 proptest! {
+    /// F26, F28, F46: any changed bit is refused, with one error for all reasons.
     #[test]
     fn only_the_untouched_box_opens(
         plaintext in proptest::collection::vec(any::<u8>(), 0..3000),

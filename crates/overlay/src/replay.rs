@@ -188,6 +188,7 @@ mod tests {
     }
 
     proptest! {
+        /// F43, F44: the window gives the answers of an unbounded set, in any order.
         #[test]
         fn window_equals_a_set(
             steps in prop::collection::vec((0_u64..6, 0_u64..40, any::<bool>()), 1..200),

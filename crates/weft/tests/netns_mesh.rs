@@ -96,6 +96,7 @@ fn containers_on_two_hosts_reach_each_other() {
     two_hosts(&lab);
 }
 
+/// F26: the lab fails this test if container bytes are seen on the underlay in clear.
 #[test]
 fn containers_on_two_hosts_reach_each_other_encrypted() {
     let Some(lab) = Lab::encrypted() else { return };

@@ -29,6 +29,7 @@ fn assert_apart(lab: &Lab, hosts: &[Rc<Host>; 2]) {
     assert_no_pings(&containers[1].namespace, "10.32.0.1");
 }
 
+/// F22, F33, F40: another password, another key; the log says why.
 #[test]
 fn a_peer_with_another_password_is_kept_out() {
     let Some(lab) = Lab::encrypted() else { return };
@@ -44,6 +45,7 @@ fn a_peer_with_another_password_is_kept_out() {
     );
 }
 
+/// F39: a peer without a password joins none with one.
 #[test]
 fn a_peer_without_a_password_is_kept_out() {
     let Some(lab) = Lab::encrypted() else { return };
@@ -57,6 +59,7 @@ fn a_peer_without_a_password_is_kept_out() {
     assert_apart(&lab, &hosts);
 }
 
+/// F39, from the other side.
 #[test]
 fn a_peer_with_a_password_does_not_join_one_without() {
     let Some(lab) = Lab::encrypted() else { return };
@@ -81,6 +84,7 @@ fn the_right_password_still_works_after_wrong_ones() {
     hosts.iter().for_each(|host| host.wait_established(1));
 }
 
+/// F27: the password is all there is to configure.
 #[test]
 fn status_says_that_a_connection_is_encrypted() {
     let Some(lab) = Lab::encrypted() else { return };
@@ -147,6 +151,7 @@ fn the_password_is_in_no_process_list() {
     }
 }
 
+/// F30, F35: neither the password nor its hash is ever sent.
 #[test]
 fn the_password_is_never_on_the_underlay() {
     let Some(lab) = Lab::plain() else { return };
@@ -163,6 +168,7 @@ fn the_password_is_never_on_the_underlay() {
     assert_eq!(lab::capture::count(&record, PASSWORD.as_bytes()), 0);
 }
 
+/// F24: one port number, TCP and UDP.
 #[test]
 fn only_one_port_is_used_between_hosts() {
     let Some(lab) = Lab::plain() else { return };

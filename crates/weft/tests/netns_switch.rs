@@ -64,6 +64,7 @@ fn broadcast_and_multicast_reach_everyone_once_around_a_square() {
     shouts_reach_everyone_once(&lab, &hosts);
 }
 
+/// F23: more hosts, no loops.
 #[test]
 fn broadcast_and_multicast_reach_everyone_once_around_a_square_encrypted() {
     let Some(lab) = Lab::encrypted() else { return };
@@ -71,6 +72,7 @@ fn broadcast_and_multicast_reach_everyone_once_around_a_square_encrypted() {
     shouts_reach_everyone_once(&lab, &hosts);
 }
 
+/// F22: subnets of one network do not see each other.
 #[test]
 fn subnets_are_apart_and_a_container_may_be_in_several() {
     let Some(lab) = Lab::plain() else { return };

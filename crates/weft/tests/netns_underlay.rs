@@ -89,6 +89,7 @@ fn nft_works() -> bool {
     works
 }
 
+/// F19: peers of which only one can dial the other.
 #[test]
 fn one_direction_of_dialling_is_enough() {
     let Some(lab) = Lab::plain() else { return };
@@ -136,12 +137,14 @@ fn translated(lab: &Lab) {
     assert_pair_works(&pair(lab, &hosts));
 }
 
+/// F19: only outbound allowed, addresses and ports rewritten.
 #[test]
 fn a_host_behind_nat_takes_part() {
     let Some(lab) = Lab::plain() else { return };
     translated(&lab);
 }
 
+/// F19, encrypted.
 #[test]
 fn a_host_behind_nat_takes_part_encrypted() {
     let Some(lab) = Lab::encrypted() else { return };
@@ -242,6 +245,7 @@ fn a_narrow_underlay_is_measured_and_containers_are_told() {
     narrow(&lab, OVERHEAD_CLEAR);
 }
 
+/// F19, F25: the MTU adapts to an underlay that is itself a tunnel.
 #[test]
 fn a_narrow_underlay_is_measured_and_containers_are_told_encrypted() {
     let Some(lab) = Lab::encrypted() else { return };

@@ -87,6 +87,7 @@ fn vectors_in_clear_are_built_and_read_as_the_original_does() {
     }
 }
 
+/// F47: nonces are a prefix and a counter that starts anew.
 #[test]
 fn encrypted_vectors_are_built_and_opened_as_the_original_does() {
     let vectors = sleeve_vectors("sleeve-encrypted");
@@ -114,6 +115,7 @@ fn encrypted_vectors_are_built_and_opened_as_the_original_does() {
     }
 }
 
+/// F42: a datagram counts once.
 #[test]
 fn replayed_packets_are_told_from_fresh_ones() {
     let text = include_str!("../../testdata/sleeve_replay.json");
@@ -135,6 +137,7 @@ fn replayed_packets_are_told_from_fresh_ones() {
     }
 }
 
+/// F26: what was not sealed by the neighbour is dropped.
 #[test]
 fn tampered_short_and_foreign_datagrams_do_not_open() {
     let key = key(&"42".repeat(32));
@@ -222,6 +225,7 @@ fn full_lane_is_one_full_call() {
     assert_eq!(flush(&mut lane).1, 1);
 }
 
+/// F48: no number is used twice, not even at the end.
 #[test]
 fn numbers_end_before_the_space_does() {
     let tunnel = tunnel(Some(key(&"42".repeat(32))), true);

@@ -157,6 +157,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&session(&first), &session(&third)));
     }
 
+    /// F48: counters never start again under the same key.
     #[test]
     fn tunnel_that_was_removed_never_gets_a_second_session() {
         let mut compiler = Compiler::new();

@@ -311,6 +311,7 @@ fn a_move_to_ipv6_finds_the_mtu_anew() {
     assert_eq!(sleeve.mtu_bytes(), 1418);
 }
 
+/// F48: rather than use a number twice the connection ends.
 #[test]
 fn used_up_counters_are_fatal() {
     let now = base();

@@ -62,6 +62,7 @@ fn datagrams_in_clear_are_laid_out_as_the_original() {
     }
 }
 
+/// F47, F48: directions and sequence spaces share no nonce.
 #[test]
 fn nonces_tell_direction_and_sequence_space() {
     for vector in load("sleeve.json", Some("sleeve-encrypted")) {

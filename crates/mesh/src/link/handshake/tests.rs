@@ -209,6 +209,7 @@ fn version_1_refuses_a_peer_that_differs_in_encryption() {
     assert_eq!(error, HandshakeError::PlaintextOffered.into());
 }
 
+/// F33, F39: also in the old protocol nobody is introduced without the password.
 #[test]
 fn version_1_asks_for_proof_of_the_password() {
     let start = |password, seed, outbound| Handshake::new(offer(1, password, [seed; 32], outbound));
