@@ -148,6 +148,11 @@ impl Node {
         self.us
     }
 
+    /// The mesh part, to be looked at.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
     /// A copy of the state, as `Command::Status` gives it.
     pub fn status(&self, now: Instant) -> NodeStatus {
         let tunnels = self

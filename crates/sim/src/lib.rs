@@ -9,11 +9,13 @@
 //! The same seed always gives the same history; a failure names the command that repeats it.
 
 pub mod check;
+pub mod churn;
 pub mod forwarder;
 pub mod host;
 pub mod network;
 pub mod plan;
 pub mod queue;
+pub mod report;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

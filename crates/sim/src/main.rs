@@ -1,6 +1,9 @@
 //! Runs simulated histories from the command line: `sim --seed N [--peers K] [--events E]
 //! [--histories H] [--hostile] [--trace] [--log]`. One line of result; a failing seed comes with the command that
 //! repeats it.
+//!
+//! Or measures large meshes whose peers come and go: `sim --churn [--peers K,L,...] [--minutes M] [--seed N]
+//! [--delay-ms D] [--original] [--write]`.
 
 #![expect(
     clippy::print_stdout,
@@ -10,12 +13,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sim::churn::Churn;
 use sim::plan::Setting;
+use sim::report::{self, Row};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 const USAGE: &str =
-    "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace] [--log]";
+    "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace] [--log]
+       sim --churn [--peers K,L,...] [--minutes M] [--seed N] [--delay-ms D] [--original] [--write]";
 
 struct Args {
     setting: Setting,
@@ -34,7 +40,11 @@ impl FormatTime for VirtualClock {
 }
 
 fn main() -> ExitCode {
-    let args = match parse(std::env::args().skip(1)) {
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if(|flag| flag == "--churn").is_some() {
+        return measure(args);
+    }
+    let args = match parse(args) {
         Ok(args) => args,
         Err(error) => {
             eprintln!("sim: {error}\n{USAGE}");
@@ -76,6 +86,88 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::SUCCESS
+}
+
+/// What `--churn` is to measure.
+struct Report {
+    churn: Churn,
+    sizes: Vec<usize>,
+    /// Whether to measure the only size here and print it for the process that asked.
+    row: bool,
+    write: bool,
+}
+
+fn measure(args: impl Iterator<Item = String>) -> ExitCode {
+    let done = parse_report(args).and_then(|report| {
+        if report.row {
+            println!("{}", Row::measure(report.churn, stopwatch())?.to_line());
+            return Ok(());
+        }
+        let rows = report::measure_all(&report.sizes, report.churn)?;
+        let text = report::table(&rows, report.churn);
+        print!("{text}");
+        if report.write {
+            report::write(&text)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = done {
+        println!("sim: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a simulation took is wall time"
+)]
+fn stopwatch() -> impl Fn() -> Duration {
+    let start = std::time::Instant::now();
+    move || start.elapsed()
+}
+
+fn parse_report(mut args: impl Iterator<Item = String>) -> Result<Report, String> {
+    let mut report = Report {
+        churn: Churn {
+            seed: 1,
+            peers: 0,
+            churn: Duration::from_secs(120),
+            weft: true,
+            delay_max: Duration::from_millis(50),
+        },
+        sizes: vec![25, 50, 100, 200],
+        row: false,
+        write: false,
+    };
+    while let Some(flag) = args.next() {
+        match flag.as_str() {
+            "--row" => report.row = true,
+            "--write" => report.write = true,
+            "--original" => report.churn.weft = false,
+            "--peers" | "--seed" | "--minutes" | "--seconds" | "--delay-ms" => {
+                let value = args
+                    .next()
+                    .ok_or_else(|| format!("{flag} needs a number"))?;
+                let numbers: Result<Vec<u64>, _> = value.split(',').map(str::parse).collect();
+                let numbers = numbers.map_err(|_| format!("{flag} {value}: not a number"))?;
+                let number = numbers[0];
+                match flag.as_str() {
+                    "--peers" => report.sizes = numbers.iter().map(|n| *n as usize).collect(),
+                    "--seed" => report.churn.seed = number,
+                    "--minutes" => report.churn.churn = Duration::from_secs(60 * number),
+                    "--seconds" => report.churn.churn = Duration::from_secs(number),
+                    _ => report.churn.delay_max = Duration::from_millis(number),
+                }
+            }
+            _ => return Err(format!("unknown flag {flag}\n{USAGE}")),
+        }
+    }
+    if report.sizes.iter().any(|size| !(3..=200).contains(size)) {
+        return Err("--peers: sizes are 3 to 200".to_owned());
+    }
+    report.churn.peers = report.sizes[0];
+    Ok(report)
 }
 
 fn print_line(at: Duration, line: &str) {

@@ -15,6 +15,7 @@ use overlay::table::{ForwardingTable, TunnelEvent};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tracing::{Span, info_span};
+use wire::PeerName;
 use wire::ethernet::MacAddr;
 
 use crate::forwarder::Datagram;
@@ -75,6 +76,15 @@ enum Event {
     Start(usize),
 }
 
+/// What one site handed over for its links.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Bytes.
+    pub bytes: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
 /// A simulated cluster.
 pub struct World {
     /// All machines.
@@ -87,8 +97,12 @@ pub struct World {
     pub steps: u64,
     /// Bytes handed over for links so far.
     pub link_bytes: u64,
+    /// The same by site, with the number of writes.
+    pub sent: Vec<Sent>,
     streams: Streams,
     sites_by_ip: BTreeMap<IpAddr, usize>,
+    /// The first site of each name.
+    sites_by_name: BTreeMap<PeerName, usize>,
     queue: Queue<Event>,
     rng: StdRng,
     base: Instant,
@@ -109,6 +123,8 @@ impl World {
             delivered: BTreeMap::new(),
             steps: 0,
             link_bytes: 0,
+            sent: vec![Sent::default(); plan.sites.len()],
+            sites_by_name: by_name(plan),
             streams: Streams::default(),
             queue: Queue::new(),
             rng: StdRng::seed_from_u64(setting.seed ^ 0x5eed_0f0f_5eed_0f0f),
@@ -124,6 +140,20 @@ impl World {
             world.queue.push(*at, Event::Fault(fault.clone()));
         }
         world
+    }
+
+    /// Has something befall the cluster now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::run_until`].
+    pub fn befall(&mut self, fault: &Fault) -> Result<(), Violation> {
+        self.fault(fault)
+    }
+
+    /// Has something befall the cluster later.
+    pub fn schedule(&mut self, after: Duration, fault: Fault) {
+        self.queue.push(self.now + after, Event::Fault(fault));
     }
 
     /// Virtual time since the start.
@@ -440,9 +470,9 @@ impl World {
                 }
                 continue;
             }
-            let mut sites = self.hosts.iter().map(|host| &host.site);
-            let them = sites.find(|other| other.name == *remote);
+            let them = self.sites_by_name.get(remote);
             let them = them.ok_or_else(|| format!("site {site} has a tunnel to nobody"))?;
+            let them = &self.hosts[*them].site;
             if has_key != us.encrypts(them) {
                 return Err(format!("site {site} has a wrong key state for {}", them.ip));
             }
@@ -459,6 +489,17 @@ impl World {
             trace(self.now, &line());
         }
     }
+}
+
+fn by_name(plan: &Plan) -> BTreeMap<PeerName, usize> {
+    let names = plan.sites.iter().map(|site| site.name);
+    // Of two with one name the first counts: it is inserted last.
+    names
+        .zip(0..)
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+        .collect()
 }
 
 thread_local! {

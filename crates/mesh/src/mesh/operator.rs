@@ -65,6 +65,17 @@ impl Mesh {
         self.routes.established.broadcast(origin)
     }
 
+    /// The process incarnation of a peer, if it is known; 0 if only its name is.
+    pub fn incarnation(&self, peer: PeerName) -> Option<u64> {
+        self.peers.get(peer).map(|peer| peer.uid)
+    }
+
+    /// Whether a peer lists a connection to another one as established; `None` if it lists none.
+    pub fn lists_established(&self, peer: PeerName, remote: PeerName) -> Option<bool> {
+        let adjacencies = &self.peers.get(peer)?.adjacencies;
+        adjacencies.get(&remote).map(|found| found.established)
+    }
+
     /// The short id of a peer, if it has one.
     pub fn short_id(&self, peer: PeerName) -> Option<u16> {
         self.peers.get(peer)?.short_id

@@ -127,6 +127,8 @@ impl World {
     ) -> Result<(), Violation> {
         let run = self.hosts[site].run;
         self.link_bytes += bytes.len() as u64;
+        self.sent[site].bytes += bytes.len() as u64;
+        self.sent[site].writes += 1;
         let found = self.streams.find(site, run, link);
         // The other end may be gone already: the kernel would say so in its own time.
         let Some((id, end)) = found else {
