@@ -1,11 +1,13 @@
-//! Repository commands: `cargo xtask tidy|test|demo|race`.
+//! Repository commands: `cargo xtask tidy|test|demo|race|crash|soak`.
 //!
 //! Depends on the standard library alone, so that it builds in seconds on a fresh clone.
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
+mod crash;
 mod demo;
 mod race;
 mod setup;
+mod soak;
 mod stage;
 mod stopwatch;
 mod suite;
@@ -25,6 +27,9 @@ usage: cargo xtask <command>
                        throughput, CPU cost and round trips beside the raw network, and beside the
                        original router if WEFT_PEER_WEAVER names its daemon; --write writes
                        docs/performance.md; --weft measures that binary instead of building one
+  crash [--kills N] [--seed N] [--write] [--weft PATH]
+                       kills daemons at random moments under traffic, measures how they come back, and
+                       looks for what reset leaves; --write records it in docs/reliability.md
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 
@@ -35,9 +40,11 @@ fn main() -> ExitCode {
         ["demo"] => demo::run_demo(false),
         ["demo", "--keep"] => demo::run_demo(true),
         ["demo", "--remove"] => demo::remove(),
+        ["crash", plan @ ..] => crash::run_crash(plan),
         ["race", plan @ ..] => race::run_race(plan),
         ["tidy"] => tidy::run(),
-        ["traffic", rest @ ..] => traffic(rest),
+        ["traffic", rest @ ..] => inside(traffic::run(rest)),
+        ["probe", rest @ ..] => inside(crash::probe::run(rest)),
         ["test", only @ ..] => suite::run(only),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
@@ -50,9 +57,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs inside a namespace of `demo` or `race`.
-fn traffic(arguments: &[&str]) -> ExitCode {
-    match traffic::run(arguments) {
+/// The end of a program that ran inside a namespace.
+fn inside(result: Result<String, String>) -> ExitCode {
+    match result {
         Ok(said) => {
             println!("{said}");
             ExitCode::SUCCESS
