@@ -161,6 +161,11 @@ impl Link {
         Ok(Some(Received { message, raw }))
     }
 
+    /// How long ago the last message came, or the introduction was over.
+    pub(crate) fn silence(&self, now: Instant) -> Duration {
+        (now + READ_DEADLINE).saturating_duration_since(self.deadline)
+    }
+
     /// How log lines name it.
     pub(crate) fn label(&self) -> String {
         match self.introduced() {

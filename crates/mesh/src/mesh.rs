@@ -1,6 +1,7 @@
 //! The state machine: inputs and time go in, outputs come out.
 
 mod connections;
+mod duplicates;
 mod gossiping;
 mod operator;
 
@@ -21,6 +22,7 @@ use crate::routes::{Edges, Routes, gossip_unicast};
 use crate::shortid::SHORT_IDS;
 use crate::topology::{EncodedLately, MergedLately};
 use crate::{LinkId, MeshConfig, MeshOutput};
+use duplicates::Superseded;
 
 pub use gossiping::{GossipContent, UnicastError};
 
@@ -30,6 +32,9 @@ const ANNOUNCE_DELAY: Duration = Duration::from_secs(1);
 const COLLECT_DELAY: Duration = Duration::from_secs(1);
 /// How long after a change the data plane's routes are recalculated.
 const ROUTES_DELAY: Duration = Duration::from_millis(100);
+/// How long the shell may take over a dial. Longer than the shell's own patience, whose error says
+/// more; this one is for a shell that never answers.
+const DIAL_DEADLINE: Duration = Duration::from_secs(40);
 /// Sends to one link queued behind each other are joined up to about this many bytes.
 const JOINED_BYTES: usize = 64 << 10;
 
@@ -48,11 +53,12 @@ pub struct Mesh {
     /// Number of the next link we dial.
     next_dial: u64,
     /// TCP connections we asked the shell for.
-    dials: BTreeMap<LinkId, Attempt>,
+    dials: BTreeMap<LinkId, Dial>,
     /// TCP connections that stand.
     links: BTreeMap<LinkId, Link>,
     /// The connections of our peer entry. Invariant: the same names as its adjacencies.
     connections: BTreeMap<PeerName, LinkId>,
+    superseded: Superseded,
     channels: Channels,
     routes: RouteTables,
     timers: Timers,
@@ -63,6 +69,13 @@ pub struct Mesh {
     /// Whether the connection maker must look again.
     targets_stale: bool,
     outputs: VecDeque<MeshOutput>,
+}
+
+/// A TCP connection the shell was asked for.
+struct Dial {
+    attempt: Attempt,
+    /// When we no longer wait for an answer.
+    deadline: Instant,
 }
 
 /// Routes of the data plane and of gossip.
@@ -111,6 +124,7 @@ impl Mesh {
             dials: BTreeMap::new(),
             links: BTreeMap::new(),
             connections: BTreeMap::new(),
+            superseded: Superseded::default(),
             channels: Channels::default(),
             routes,
             timers: Timers {
@@ -150,12 +164,15 @@ impl Mesh {
                 .into_iter()
                 .flatten()
         });
-        deferred.chain(links).min_by_key(|(at, _)| *at)
+        let dials = self.dials.values();
+        let dials = dials.map(|dial| (dial.deadline, "dial deadline"));
+        deferred.chain(links).chain(dials).min_by_key(|(at, _)| *at)
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tend_links(now);
+        self.tend_dials(now);
         if self.timers.routes.is_some_and(|at| at <= now) {
             self.calculate_routes();
         }
@@ -200,6 +217,18 @@ impl Mesh {
         }
     }
 
+    /// Gives up dials the shell never answered.
+    fn tend_dials(&mut self, now: Instant) {
+        let overdue = self.dials.iter().filter(|(_, dial)| dial.deadline <= now);
+        let overdue: Vec<LinkId> = overdue.map(|(id, _)| *id).collect();
+        for id in overdue {
+            let dial = self.dials.get(&id).expect("was just listed");
+            let error = format!("dial tcp {}: i/o timeout", dial.attempt.address);
+            self.fail_dial(id, &error, now);
+            self.outputs.push_back(MeshOutput::Close { link: id });
+        }
+    }
+
     /// What follows every input: dial, tell about short ids, send what waits.
     fn settle(&mut self, now: Instant) {
         if std::mem::take(&mut self.targets_stale) {
@@ -225,7 +254,8 @@ impl Mesh {
             }
             let link = LinkId::outbound(self.next_dial);
             self.next_dial += 1;
-            self.dials.insert(link, attempt);
+            let deadline = now + DIAL_DEADLINE;
+            self.dials.insert(link, Dial { attempt, deadline });
             self.outputs.push_back(MeshOutput::Dial {
                 link,
                 remote: attempt.address,

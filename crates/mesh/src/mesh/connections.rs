@@ -7,10 +7,12 @@ use rand::{Rng, RngExt};
 use tracing::{debug, info};
 use wire::PeerName;
 use wire::handshake::{Features, VersionRange, WeftFeature};
+use wire::message::Message;
 use wire::quote::quote;
 use zeroize::Zeroizing;
 
-use super::{COLLECT_DELAY, Mesh, canonical_pair};
+use super::duplicates::Survivor;
+use super::{COLLECT_DELAY, Dial, Mesh, canonical_pair};
 use crate::link::handshake::{Handshake, Introduction, Offer};
 use crate::link::outbox::{Item, Topic};
 use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
@@ -85,7 +87,7 @@ impl Mesh {
         remote: SocketAddr,
         now: Instant,
     ) {
-        let Some(attempt) = self.dials.remove(&link) else {
+        let Some(Dial { attempt, .. }) = self.dials.remove(&link) else {
             debug!(link = link.number(), "nobody asked for this dial");
             self.outputs.push_back(MeshOutput::Close { link });
             return;
@@ -98,7 +100,12 @@ impl Mesh {
 
     /// A dial failed; `error` is what the operator should read.
     pub fn handle_dial_failed(&mut self, link: LinkId, error: &str, now: Instant) {
-        let Some(attempt) = self.dials.remove(&link) else {
+        self.fail_dial(link, error, now);
+        self.settle(now);
+    }
+
+    pub(super) fn fail_dial(&mut self, link: LinkId, error: &str, now: Instant) {
+        let Some(Dial { attempt, .. }) = self.dials.remove(&link) else {
             return;
         };
         let conn = format!("->[{}]", attempt.address);
@@ -106,7 +113,6 @@ impl Mesh {
         self.maker
             .attempt_failed(attempt.address, error, now, &mut self.rng);
         self.targets_stale = true;
-        self.settle(now);
     }
 
     /// Bytes arrived on a link, cut anywhere.
@@ -345,19 +351,22 @@ impl Mesh {
     /// Makes an introduced link one of our connections, unless it is one too many.
     fn add_connection(&mut self, id: LinkId, now: Instant) -> Result<(), Refused> {
         self.check_overlays(id)?;
-        let (name, uid) = (self.introduced(id).remote(), self.introduced(id).uid);
+        let name = self.introduced(id).remote();
         if let Some(old) = self.connections.get(&name).copied() {
             let labels = (self.peers.label(name), self.peers.label(self.config.name));
             let error = format!("Multiple connections to {} added to {}", labels.0, labels.1);
-            let old_uid = self.introduced(old).uid;
-            if uid > old_uid {
-                return Err(error.into());
+            match self.judge_duplicate(old, id, now) {
+                Survivor::New => self.replace_link(old, &error, now),
+                Survivor::Old => {
+                    // If it is dead in truth, this makes the other end's kernel say so.
+                    self.send_message(old, &Message::Heartbeat);
+                    return Err(error.into());
+                }
+                Survivor::Neither => {
+                    self.end_link(old, &error, Ending::Ordinary, now);
+                    return Err(error.into());
+                }
             }
-            if uid == old_uid {
-                self.end_link(old, &error, Ending::Ordinary, now);
-                return Err(error.into());
-            }
-            self.replace_link(old, &error, now);
         } else {
             self.check_limit()?;
         }
@@ -390,7 +399,7 @@ impl Mesh {
         in_common.then_some(()).ok_or_else(error)
     }
 
-    fn introduced(&self, id: LinkId) -> &Introduced {
+    pub(super) fn introduced(&self, id: LinkId) -> &Introduced {
         let link = self.links.get(&id).and_then(Link::introduced);
         link.expect("only called for links whose introduction is over")
     }

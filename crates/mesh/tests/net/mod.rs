@@ -112,6 +112,12 @@ pub(crate) struct Net {
     pub(crate) unreachable: BTreeSet<usize>,
     /// Hosts whose links take bytes but never say so.
     pub(crate) stuck: BTreeSet<usize>,
+    /// Hosts whose dials are never answered.
+    pub(crate) unanswered: BTreeSet<usize>,
+    /// Links whose far end is gone without a word.
+    half_open: BTreeSet<(usize, LinkId)>,
+    /// Whether what is sent into a half-open link is answered by a reset.
+    pub(crate) answers_half_open: bool,
     /// Whether closing a link destroys what is under way on it, as a TCP reset may.
     pub(crate) reset: bool,
     /// State of registered channels.
@@ -134,6 +140,9 @@ impl Net {
             establish: true,
             unreachable: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
+            half_open: BTreeSet::new(),
+            answers_half_open: true,
             reset: false,
             states: BTreeMap::new(),
             sent_bytes: Vec::new(),
@@ -176,6 +185,15 @@ impl Net {
         self.meshes[n] = Mesh::new(config, [seed; 32], self.now);
         self.seen[n] = Seen::default();
         self.settle();
+    }
+
+    /// The far ends of a peer's links learn nothing of their end.
+    pub(crate) fn vanish(&mut self, n: usize) {
+        let near = self.wires.iter().filter(|((mesh, _), _)| *mesh == n);
+        let far: Vec<_> = near.map(|(_, far)| (far.mesh, far.link)).collect();
+        self.wires
+            .retain(|(mesh, _), far| *mesh != n && far.mesh != n);
+        self.half_open.extend(far);
     }
 
     /// `from` is told to connect to `to`.
@@ -358,6 +376,9 @@ impl Net {
     }
 
     fn dial(&mut self, n: usize, link: LinkId, remote: SocketAddr) {
+        if self.unanswered.contains(&n) {
+            return;
+        }
         let far = (0..self.meshes.len()).find(|m| ip(*m) == remote.ip());
         let far = far.filter(|m| remote.port() == PORT && !self.unreachable.contains(m));
         let Some(far) = far else {
@@ -383,6 +404,10 @@ impl Net {
         assert!(!bytes.is_empty());
         self.sent_bytes[n] += bytes.len();
         if self.stuck.contains(&n) {
+            return;
+        }
+        if self.answers_half_open && self.half_open.remove(&(n, link)) {
+            self.events.push_back(Event::Closed { mesh: n, link });
             return;
         }
         if let Some(far) = self.wires.get(&(n, link)) {

@@ -1,0 +1,77 @@
+//! Which of two links to one peer survives (spec/mesh.md 6).
+//!
+//! The original keeps the smaller connection UID, so that both ends decide alike. That alone lets a
+//! link whose other end is gone keep a returning peer out until its read deadline, a minute later.
+//! So we look first whether the old link can still be alive; both rules agree whenever it is.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use wire::PeerName;
+
+use super::Mesh;
+use crate::LinkId;
+use crate::link::HEARTBEAT_INTERVAL;
+
+/// A live link is never silent for longer: everybody sends a heartbeat whatever else is sent.
+const SILENCE_MAX: Duration = HEARTBEAT_INTERVAL.saturating_add(Duration::from_secs(5));
+/// Most incarnations remembered.
+const SUPERSEDED_MAX: usize = 256;
+
+/// Who survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Survivor {
+    /// The link that was there.
+    Old,
+    /// The link that was just introduced.
+    New,
+    /// Equal connection UIDs: nobody.
+    Neither,
+}
+
+/// Incarnations of peers that gave way to another one of the same name. One that comes back was not
+/// restarted: two live peers share the name, and neither may displace the other for ever.
+#[derive(Debug, Default)]
+pub(super) struct Superseded {
+    latest_first: VecDeque<(PeerName, u64)>,
+}
+
+impl Superseded {
+    fn note(&mut self, name: PeerName, uid: u64) {
+        if !self.has(name, uid) {
+            self.latest_first.truncate(SUPERSEDED_MAX - 1);
+            self.latest_first.push_front((name, uid));
+        }
+    }
+
+    fn has(&self, name: PeerName, uid: u64) -> bool {
+        self.latest_first.contains(&(name, uid))
+    }
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.latest_first.len()
+    }
+}
+
+impl Mesh {
+    /// Judges two introduced links to the same name, `old` being our connection to it.
+    pub(super) fn judge_duplicate(&mut self, old: LinkId, new: LinkId, now: Instant) -> Survivor {
+        let silence = self.links.get(&old).map(|link| link.silence(now));
+        let (old, new) = (self.introduced(old), self.introduced(new));
+        let name = new.remote();
+        let (old_uid, new_uid) = (old.features.uid, new.features.uid);
+        let is_restarted = old_uid != new_uid && !self.superseded.has(name, new_uid);
+        let is_silent = silence.is_some_and(|silence| silence > SILENCE_MAX);
+        let survivor = match new.uid.cmp(&old.uid) {
+            _ if is_restarted || is_silent => Survivor::New,
+            std::cmp::Ordering::Less => Survivor::New,
+            std::cmp::Ordering::Equal => Survivor::Neither,
+            std::cmp::Ordering::Greater => Survivor::Old,
+        };
+        if survivor == Survivor::New && old_uid != new_uid {
+            self.superseded.note(name, old_uid);
+        }
+        survivor
+    }
+}
