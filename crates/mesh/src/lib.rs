@@ -5,6 +5,7 @@
 
 mod bucket;
 mod config;
+mod doubts;
 mod gossip;
 mod link;
 mod maker;

@@ -26,6 +26,14 @@ const INTERVAL_MIN: Duration = Duration::from_secs(2);
 const INTERVAL_MAX: Duration = Duration::from_secs(360);
 /// A connection that ended later than this after its attempt was due counts as good.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
+/// A connection that ended later than this was worth having: its peer probably died and is being
+/// started again.
+const WORTH_AFTER: Duration = Duration::from_secs(3);
+/// For how long after its end a peer that was worth having is dialled every `INTERVAL_SOON` or so.
+/// The original waits longer after every failure, also when its peer is back in a second.
+const SOON_FOR: Duration = Duration::from_secs(30);
+/// Middle wait between attempts during that time.
+const INTERVAL_SOON: Duration = Duration::from_secs(1);
 /// Most targets learned from gossip; those the user gave are always kept.
 const DISCOVERED_MAX: usize = 2048;
 /// Most attempts under way at once, so that gossip cannot make us open thousands of sockets.
@@ -57,6 +65,8 @@ struct Target {
     /// When the current or next attempt is due; `None` means never.
     due: Option<Instant>,
     interval: Duration,
+    /// Until then attempts are made soon after one another.
+    soon_until: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +84,7 @@ impl Target {
             error: None,
             due: Some(now),
             interval: INTERVAL_MIN,
+            soon_until: None,
         }
     }
 
@@ -83,8 +94,17 @@ impl Target {
     }
 
     fn retry_later(&mut self, now: Instant, rng: &mut impl Rng) {
-        let wait = self.interval / 2 + self.interval.mul_f64(rng.random::<f64>());
+        let is_soon = self.soon_until.is_some_and(|until| now < until);
+        let middle = if is_soon {
+            INTERVAL_SOON
+        } else {
+            self.interval
+        };
+        let wait = middle / 2 + middle.mul_f64(rng.random::<f64>());
         self.due = Some(now + wait);
+        if is_soon {
+            return;
+        }
         self.interval = (self.interval * 3 / 2).min(INTERVAL_MAX);
     }
 }
@@ -177,9 +197,14 @@ impl Maker {
         let Some(target) = self.targets.get_mut(&remote) else {
             return;
         };
+        let lasted = |least| target.due.is_some_and(|due| now > due + least);
+        let was_good = lasted(GOOD_AFTER);
+        if target.state == State::Connected && lasted(WORTH_AFTER) {
+            target.soon_until = Some(now + SOON_FOR);
+            target.interval = INTERVAL_MIN;
+        }
         target.state = State::Waiting;
         target.error = Some(error.to_owned());
-        let was_good = target.due.is_some_and(|due| now > due + GOOD_AFTER);
         match ending {
             Ending::SelfConnection | Ending::NameCollision => target.due = None,
             Ending::Ordinary if was_good => target.retry_now(now),

@@ -11,6 +11,7 @@ use wire::PeerName;
 use wire::handshake::Features;
 use wire::topology::{ConnectionSummary, PeerSummary};
 
+use crate::doubts::Doubts;
 use crate::shortid::{SHORT_IDS, ShortIds};
 
 /// Most entries gossip may bring us to; there are no more short ids than that. Peers connected to us
@@ -102,6 +103,23 @@ impl Peer {
         }
     }
 
+    /// Whether a connection of ours leads to it.
+    pub(crate) fn is_held(&self) -> bool {
+        self.references > 0
+    }
+
+    /// Whether an entry from gossip lists the same connections in the same states.
+    pub(crate) fn says(&self, summary: &PeerSummary) -> bool {
+        let theirs: BTreeSet<_> = summary
+            .connections
+            .iter()
+            .map(|c| (c.remote, c.established))
+            .collect();
+        let ours = self.adjacencies.iter();
+        ours.map(|(remote, adjacency)| (*remote, adjacency.established))
+            .eq(theirs)
+    }
+
     fn to_summary(&self, name: PeerName) -> PeerSummary {
         let connections = self
             .adjacencies
@@ -129,6 +147,7 @@ pub(crate) struct PeerTable {
     us: PeerName,
     peers: BTreeMap<PeerName, Peer>,
     short_ids: ShortIds,
+    doubts: Doubts,
     /// Sum over all peers but ourselves.
     adjacency_count: usize,
     /// Counts changes of entries.
@@ -151,6 +170,7 @@ impl PeerTable {
             us,
             peers: BTreeMap::from([(us, own)]),
             short_ids,
+            doubts: Doubts::default(),
             adjacency_count: 0,
             revision: 0,
         }
@@ -200,6 +220,11 @@ impl PeerTable {
     /// Short ids and their owners.
     pub(crate) fn short_ids(&mut self) -> &mut ShortIds {
         &mut self.short_ids
+    }
+
+    /// What is doubtful about the entries.
+    pub(crate) fn doubts(&mut self) -> &mut Doubts {
+        &mut self.doubts
     }
 
     /// The owner of a short id.
@@ -320,6 +345,7 @@ impl PeerTable {
         self.revision += 1;
         for (name, _) in &doomed {
             let entry = self.peers.remove(name).expect("was just listed");
+            self.doubts.forget(*name);
             self.adjacency_count -= entry.adjacencies.len();
             if let Some(id) = entry.short_id {
                 self.short_ids.remove(id, *name);

@@ -4,10 +4,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
+use std::time::Instant;
 
 use wire::PeerName;
 use wire::topology::PeerSummary;
 
+use crate::doubts::{OUTRUN_VERSIONS, Teller, Witness, age};
 use crate::peers::{Peer, PeerTable, usable_short_id};
 
 /// Bytes of one topology message we aim to stay below; more peers than that go into several.
@@ -93,8 +95,13 @@ impl EncodedLately {
 }
 
 impl PeerTable {
-    /// Merges a payload.
-    pub(crate) fn merge(&mut self, update: &[PeerSummary]) -> Merged {
+    /// Merges a payload that a neighbour sent.
+    pub(crate) fn merge_from(
+        &mut self,
+        teller: Teller,
+        update: &[PeerSummary],
+        now: Instant,
+    ) -> Merged {
         let mut merged = Merged::default();
         for summary in update.iter().filter(|summary| !summary.name.is_unknown()) {
             if summary.name == self.us() {
@@ -102,9 +109,9 @@ impl PeerTable {
                 merged.outran |= self.outrun(summary);
                 continue;
             }
-            let known = self.get(summary.name);
-            let is_news = known.is_none_or(|known| supersedes(summary, known));
+            let is_news = self.is_news(teller, summary, now);
             if is_news && self.accept(summary.name, Peer::from_summary(summary)) {
+                self.doubts().settle(summary.name);
                 merged.improved.insert(summary.name);
             }
             if self.get(summary.name).is_some() {
@@ -117,13 +124,46 @@ impl PeerTable {
         merged
     }
 
-    /// Goes past what an earlier incarnation of ours left behind.
-    fn outrun(&mut self, summary: &PeerSummary) -> bool {
-        let own = self.own();
-        if summary.uid == own.uid || summary.version < own.version {
+    /// Whether an entry is to replace what we hold: because it is younger, or because what we hold
+    /// has been contradicted for too long.
+    fn is_news(&mut self, teller: Teller, summary: &PeerSummary, now: Instant) -> bool {
+        let name = summary.name;
+        let Some(known) = self.get(name) else {
+            return true;
+        };
+        let is_first_hand = teller.name == name && teller.uid == summary.uid;
+        if supersedes(summary, known) {
+            let new = Peer::from_summary(summary);
+            return is_first_hand || !self.doubts().refuses(name, &new, now);
+        }
+        let is_less = age(summary.version, summary.uid) < age(known.version, known.uid);
+        let is_real = summary.version > 0 && summary.uid != 0;
+        let witness = match (is_first_hand, known.is_held()) {
+            (true, _) => Witness::FirstHand,
+            (false, false) => Witness::Hearsay,
+            // Of a neighbour we shall hear from itself.
+            (false, true) => return false,
+        };
+        if !is_less || !is_real || !self.doubts().contradict(name, witness, now) {
             return false;
         }
-        self.change_own().version = summary.version.saturating_add(1);
+        let known = self.get(name).cloned().expect("was there just now");
+        self.doubts().refuse(name, &known, now);
+        true
+    }
+
+    /// Goes past what an earlier incarnation of ours left behind, or somebody forged. A version out
+    /// of all reason is not followed: it loses against ours everywhere but at originals, which
+    /// nothing can help against the greatest of all.
+    fn outrun(&mut self, summary: &PeerSummary) -> bool {
+        let own = self.own();
+        let is_ours = summary.uid == own.uid;
+        let is_past = summary.version < own.version
+            || is_ours && summary.version == own.version && own.says(summary);
+        if is_past || summary.version >= OUTRUN_VERSIONS {
+            return false;
+        }
+        self.change_own().version = summary.version + 1;
         true
     }
 
@@ -150,7 +190,7 @@ impl PeerTable {
 /// Whether an entry replaces the known one: greater version, then greater incarnation, or the short
 /// id the known one lacks.
 fn supersedes(new: &PeerSummary, known: &Peer) -> bool {
-    let (new_age, known_age) = ((new.version, new.uid), (known.version, known.uid));
+    let (new_age, known_age) = (age(new.version, new.uid), age(known.version, known.uid));
     let gains_short_id = usable_short_id(new).is_some() && known.short_id.is_none();
     new_age > known_age || new_age == known_age && gains_short_id
 }

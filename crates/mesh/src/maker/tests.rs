@@ -156,6 +156,48 @@ fn a_connection_that_lasted_is_retried_at_once_and_a_short_one_later() {
 }
 
 #[test]
+fn a_peer_that_died_is_dialled_every_second_or_so_until_it_had_time_to_come_back() {
+    let mut bench = Bench::new();
+    bench.connect(&["10.0.0.2"]);
+    let link = LinkId::outbound(0);
+    bench.choose();
+    bench.maker.connection_created(link, at("10.0.0.2:6783"));
+    bench.wait(4);
+    bench.end(link, "10.0.0.2:6783", Ending::Ordinary);
+    let died = bench.now;
+    let mut attempts = 0;
+    while bench.now - died < SOON_FOR {
+        bench.now = bench.maker.next_due().unwrap();
+        assert_eq!(bench.choose(), ["10.0.0.2:6783"]);
+        // A daemon killed once more while it starts is a failure like any other.
+        bench.maker.connection_created(link, at("10.0.0.2:6783"));
+        bench.end(link, "10.0.0.2:6783", Ending::Ordinary);
+        let wait = bench.maker.next_due().unwrap() - bench.now;
+        let is_soon = bench.now - died < SOON_FOR;
+        let limit = if is_soon { 1.5 } else { 3.0 };
+        assert!((0.5..=limit).contains(&wait.as_secs_f64()), "{wait:?}");
+        attempts += 1;
+    }
+    assert!((20..=60).contains(&attempts), "{attempts}");
+}
+
+#[test]
+fn a_peer_that_ends_every_connection_at_once_is_dialled_less_and_less() {
+    let mut bench = Bench::new();
+    bench.connect(&["10.0.0.2"]);
+    let link = LinkId::outbound(0);
+    let start = bench.now;
+    for _ in 0..12 {
+        assert_eq!(bench.choose(), ["10.0.0.2:6783"]);
+        bench.maker.connection_created(link, at("10.0.0.2:6783"));
+        bench.wait(1);
+        bench.end(link, "10.0.0.2:6783", Ending::Ordinary);
+        bench.now = bench.maker.next_due().unwrap();
+    }
+    assert!(bench.now - start > Duration::from_secs(150));
+}
+
+#[test]
 fn ourselves_and_namesakes_are_not_dialled_again_until_the_user_asks() {
     for (ending, count) in [(Ending::SelfConnection, 0), (Ending::NameCollision, 1)] {
         let mut bench = Bench::new();

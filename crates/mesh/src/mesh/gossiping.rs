@@ -9,6 +9,7 @@ use wire::PeerName;
 use wire::message::{Message, MessageError, OverlayControl};
 
 use super::{COLLECT_DELAY, Mesh};
+use crate::doubts::Teller;
 use crate::gossip::{TOPOLOGY, choose_neighbours};
 use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Received};
@@ -293,7 +294,12 @@ impl Mesh {
                 return None;
             }
         };
-        let merged = self.peers.merge(&update);
+        let features = &self.introduced(id).features;
+        let teller = Teller {
+            name: features.name,
+            uid: features.uid,
+        };
+        let merged = self.peers.merge_from(teller, &update, now);
         if merged.outran {
             self.schedule_announcement(now);
         }
@@ -325,6 +331,8 @@ impl Mesh {
 
     /// Every channel's complete state to some neighbours.
     pub(super) fn gossip_everything(&mut self) {
+        // Who goes on saying what we did not believe shall be heard again.
+        self.merged_lately.clear();
         for channel in self.all_channels() {
             self.queue_subset(&channel, None, &Item::State);
         }
