@@ -35,8 +35,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// First and longest wait before a dead daemon is started again.
 const RESTART_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// A daemon that lived this long starts again at the first wait.
-const HEALTHY: Duration = Duration::from_secs(60);
+/// A daemon that lived this long starts again at the first wait: it had connections by then, so it
+/// does not die of its start, and every second of waiting is one without the other hosts.
+const HEALTHY: Duration = Duration::from_secs(10);
 /// How often the size of the log is looked at.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 /// Size above which the log is put aside, bytes.
