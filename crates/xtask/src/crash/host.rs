@@ -214,7 +214,10 @@ impl Process {
         let stat = fs::read_to_string(directory.join("stat")).ok()?;
         // Behind the name, which may hold anything, come the fields from the third on (proc(5)).
         let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-        if matches!(*fields.first()?, "Z" | "X") {
+        // The first thread of a process that is being ended is gone before the others, and what they
+        // hold open with them.
+        let threads = fs::read_dir(directory.join("task")).ok()?.count();
+        if matches!(*fields.first()?, "Z" | "X") && threads <= 1 {
             return None;
         }
         let ticks: f64 = fields.get(19)?.parse().ok()?;
