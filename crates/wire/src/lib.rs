@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod delta;
 pub mod ethernet;
 pub mod gob;
 pub mod handshake;
