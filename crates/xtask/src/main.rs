@@ -23,13 +23,16 @@ usage: cargo xtask <command>
                        --keep leaves them running, `demo --remove` removes them
   test [word]...       every test there is, or the test programs whose name contains a word;
                        ends with `N passed, N failed, N skipped`
-  race [--rounds N] [--seconds N] [--write] [--weft PATH]
+  race [--rounds N] [--seconds N] [--only PART,...] [--check] [--write] [--weft PATH]
                        throughput, CPU cost and round trips beside the raw network, and beside the
-                       original router if WEFT_PEER_WEAVER names its daemon; --write writes
-                       docs/performance.md; --weft measures that binary instead of building one
+                       original router if WEFT_PEER_WEAVER names its daemon. Parts: tcp, flows,
+                       packets, many, relay. --check fails if a goal is missed; --write puts the
+                       tables into docs/performance.md; --weft measures that binary
   crash [--kills N] [--seed N] [--write] [--weft PATH]
                        kills daemons at random moments under traffic, measures how they come back, and
                        looks for what reset leaves; --write records it in docs/reliability.md
+  profile [--seconds N] [--write] [--weft PATH]
+                       where the CPU time of an encrypted TCP stream goes, by perf
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         ["demo", "--remove"] => demo::remove(),
         ["crash", plan @ ..] => crash::run_crash(plan),
         ["race", plan @ ..] => race::run_race(plan),
+        ["profile", plan @ ..] => race::profile::run_profile(plan),
         ["tidy"] => tidy::run(),
         ["traffic", rest @ ..] => inside(traffic::run(rest)),
         ["probe", rest @ ..] => inside(crash::probe::run(rest)),

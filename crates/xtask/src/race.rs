@@ -1,70 +1,60 @@
 //! `cargo xtask race`: throughput, CPU cost and round trips of each path, side by side.
 //!
-//! Every path is a pair of hosts (namespaces joined by a veth) with a container each. All stand
-//! at once, and are measured in turn, round after round, so that whatever else the machine does hits all
-//! alike. Mode "one core per host": what arrives at host a is processed by CPU 0, at host b by
-//! CPU 1 (RPS), and so are their daemons and programs; a path cannot be faster than one core.
+//! Every path is a set of hosts (namespaces joined by veths) with a container each. The paths of a part
+//! stand all at once and are measured in turn, round after round, so that whatever else the machine does hits
+//! all alike. Mode "one core per host": what arrives at a host is processed by one core (RPS), and so
+//! are its daemon and its programs; a path between two hosts cannot be faster than one core.
 
-mod paths;
+mod contestants;
+pub(crate) mod document;
+mod goals;
+mod guard;
+mod measure;
+pub(crate) mod meter;
+mod network;
+mod plan;
+pub(crate) mod profile;
+mod rates;
+mod samples;
 mod table;
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode};
-use std::time::Duration;
+use std::process::ExitCode;
 
 use crate::demo::build_release;
 use crate::setup;
-use crate::stage::{Outcome, Stage, run, start, wait_for};
-use paths::{Lane, lanes};
-use table::{Row, Sample};
+use crate::stage::{Outcome, Stage};
+use measure::{Bench, Flood};
+use meter::Meter;
+use network::Lane;
+use plan::{Part, Plan};
+use table::Table;
 
 const STAGE: &str = "weftrace";
-const LIMIT: Duration = Duration::from_secs(30);
 
-/// What was asked for on the command line.
-struct Plan {
-    rounds: usize,
-    seconds: u64,
-    write: bool,
-    /// A binary to measure instead of one built from these sources.
-    weft: Option<PathBuf>,
-}
+/// What `flows` offers; the rate is found before the first round.
+const FLOWS: Flood = Flood {
+    flows: 1000,
+    bytes: 200,
+    per_second: 0,
+    millis: 0,
+};
 
-impl Plan {
-    fn read(arguments: &[&str]) -> Outcome<Self> {
-        let mut plan = Self {
-            rounds: 3,
-            seconds: 4,
-            write: false,
-            weft: None,
-        };
-        let mut words = arguments.iter();
-        while let Some(word) = words.next() {
-            let mut number = || -> Outcome<u64> {
-                let value = words
-                    .next()
-                    .ok_or_else(|| format!("{word} needs a number"))?;
-                value
-                    .parse()
-                    .map_err(|error| format!("{word} {value}: {error}"))
-            };
-            match *word {
-                "--rounds" => plan.rounds = number()?.clamp(1, 100) as usize,
-                "--seconds" => plan.seconds = number()?.clamp(1, 600),
-                "--write" => plan.write = true,
-                "--weft" => plan.weft = words.next().map(PathBuf::from),
-                other => return Err(format!("unknown argument {other}")),
-            }
-        }
-        Ok(plan)
-    }
-}
+/// What `packets` offers; the rate is found before the first round.
+const PACKETS: Flood = Flood {
+    flows: 1,
+    bytes: 64,
+    per_second: 0,
+    millis: 0,
+};
 
-/// Runs the measurement and prints the table.
+/// Runs the measurement and prints the tables.
 pub(crate) fn run_race(arguments: &[&str]) -> ExitCode {
+    if arguments == ["--guard"] {
+        return guard::watch(STAGE);
+    }
     match Plan::read(arguments).and_then(|plan| race(&plan)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             println!("the race failed: {error}");
             ExitCode::FAILURE
@@ -72,7 +62,8 @@ pub(crate) fn run_race(arguments: &[&str]) -> ExitCode {
     }
 }
 
-fn race(plan: &Plan) -> Outcome<()> {
+/// Whether everything that was to be checked is well.
+fn race(plan: &Plan) -> Outcome<bool> {
     let missing = setup::ensure(setup::FOR_RACE);
     if !missing.is_empty() {
         return Err(format!("please install: {}", missing.join(" ")));
@@ -82,198 +73,163 @@ fn race(plan: &Plan) -> Outcome<()> {
         return Err("needs two cores, one per host".to_owned());
     }
     let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
-    let stage = Stage::new(STAGE)?;
-    let meter = Meter::new();
-    let lanes = lanes(&stage, &weft, &meter)?;
-    let mut rows: Vec<Row> = lanes.iter().map(|lane| Row::new(lane.name)).collect();
-    for round in 1..=plan.rounds {
-        for (lane, row) in lanes.iter().zip(&mut rows) {
-            println!("round {round} of {}: {}", plan.rounds, lane.name);
-            row.add(measure(&stage, lane, &meter, plan)?);
-        }
-    }
-    drop(stage);
-    let text = table::render(&rows, plan.rounds, plan.seconds);
-    println!("\n{text}");
-    if plan.write {
-        let file = crate::tidy::workspace_root().join("docs/performance.md");
-        fs::write(&file, table::document(&text))
-            .map_err(|error| format!("{}: {error}", file.display()))?;
-        println!("written to docs/performance.md");
-    }
-    Ok(())
-}
-
-fn measure(stage: &Stage, lane: &Lane, meter: &Meter, plan: &Plan) -> Outcome<Sample> {
-    let one = iperf(stage, lane, meter, plan.seconds, 1)?;
-    let four = iperf(stage, lane, meter, plan.seconds, 4)?;
-    let trip_micros = round_trip(stage, lane)?;
-    Ok(Sample {
-        one_gbits: one.gbits_per_second,
-        four_gbits: four.gbits_per_second,
-        cpu_seconds_per_gbit: one.cpu_seconds_per_gbit,
-        trip_micros,
-    })
-}
-
-/// Ends a server whose client is done. One that waits for another client would wait for ever.
-fn end(mut server: Child) -> Outcome<()> {
-    // It may have ended by itself, which is as good.
-    let _ = server.kill();
-    server
-        .wait()
-        .map(drop)
-        .map_err(|error| format!("a server: {error}"))
-}
-
-struct Throughput {
-    gbits_per_second: f64,
-    cpu_seconds_per_gbit: f64,
-}
-
-fn iperf(
-    stage: &Stage,
-    lane: &Lane,
-    meter: &Meter,
-    seconds: u64,
-    streams: u32,
-) -> Outcome<Throughput> {
-    let mut server = stage.command(&lane.to.space, "taskset");
-    server.args(["-c", "1", "iperf3", "-s", "-1"]);
-    let server = start(&mut meter.inside(lane.name, &server))?;
-    let before = meter.cpu_seconds(lane.name);
-    let said = wait_for("iperf3", LIMIT, || {
-        let mut client = stage.command(&lane.from.space, "taskset");
-        client.args(["-c", "0", "iperf3", "-J", "-c", &lane.to.address]);
-        client.args(["-t", &seconds.to_string(), "-P", &streams.to_string()]);
-        // With -J iperf3 ends well even when it could not connect.
-        let said = run(&mut meter.inside(lane.name, &client))?;
-        if said.contains("\"error\":") {
-            Err(said)
-        } else {
-            Ok(said)
-        }
-    })?;
-    let cpu_seconds = meter.cpu_seconds(lane.name) - before;
-    end(server)?;
-    let sum = said
-        .split("\"sum_received\"")
-        .nth(1)
-        .ok_or("iperf3 reported no sum")?;
-    let number = |key: &str| -> Outcome<f64> {
-        let value = sum.split(&format!("\"{key}\":")).nth(1);
-        let value = value
-            .and_then(|rest| rest.split([',', '}']).next())
-            .map(str::trim);
-        value
-            .and_then(|v| v.parse().ok())
-            .ok_or_else(|| format!("iperf3 reported no {key}"))
-    };
-    let gbits = number("bytes")? * 8.0 / 1e9;
-    let gbits_per_second = number("bits_per_second")? / 1e9;
-    Ok(Throughput {
-        gbits_per_second,
-        cpu_seconds_per_gbit: cpu_seconds / gbits,
-    })
-}
-
-fn round_trip(stage: &Stage, lane: &Lane) -> Outcome<f64> {
-    let pinned = |space: &str, core: &str, words: &[&str]| -> Outcome<Command> {
-        let own = std::env::current_exe().map_err(|error| format!("this program: {error}"))?;
-        let mut command = stage.command(space, "taskset");
-        command
-            .args(["-c", core])
-            .arg(own)
-            .arg("traffic")
-            .args(words);
-        Ok(command)
-    };
-    let echo = start(&mut pinned(
-        &lane.to.space,
-        "1",
-        &["echo", &lane.to.address],
-    )?)?;
-    let said = wait_for("a ping-pong", LIMIT, || {
-        run(&mut pinned(
-            &lane.from.space,
-            "0",
-            &["pingpong", &lane.to.address, "2"],
-        )?)
-    })?;
-    end(echo)?;
-    let median = said
-        .split(' ')
-        .next()
-        .and_then(|number| number.parse().ok());
-    median.ok_or_else(|| format!("the ping-pong said {said}"))
-}
-
-/// Counts the CPU time of everything that belongs to a path, by a control group of its own.
-struct Meter {
-    base: PathBuf,
-    /// Name of the file with the time, and its units per second.
-    unit: (&'static str, f64),
-}
-
-impl Meter {
-    fn new() -> Self {
-        let v1 = Path::new("/sys/fs/cgroup/cpuacct");
-        if v1.is_dir() {
-            return Self {
-                base: v1.join(STAGE),
-                unit: ("cpuacct.usage", 1e9),
-            };
-        }
-        Self {
-            base: Path::new("/sys/fs/cgroup").join(STAGE),
-            unit: ("cpu.stat", 1e6),
-        }
-    }
-
-    fn group(&self, lane: &str) -> PathBuf {
-        self.base.join(lane.replace(' ', "-"))
-    }
-
-    /// The command, started so that it and its children are counted for `lane`.
-    fn inside(&self, lane: &str, command: &Command) -> Command {
-        let group = self.group(lane);
-        // Without control groups the column shows "-"; nothing else depends on it.
-        let _ = fs::create_dir_all(&group);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "echo $$ > \"$0\" 2>/dev/null; exec \"$@\""]);
-        shell
-            .arg(group.join("cgroup.procs"))
-            .arg(command.get_program())
-            .args(command.get_args());
-        for (name, value) in command.get_envs() {
-            if let Some(value) = value {
-                shell.env(name, value);
+    let _guard = guard::post()?;
+    let meter = Meter::new(STAGE);
+    let mut done: Vec<(Part, String)> = Vec::new();
+    let mut reached = None;
+    for parts in plan.parts.chunk_by(|a, b| a.shape() == b.shape()) {
+        let stage = Stage::new(STAGE)?;
+        let shape = parts[0].shape();
+        println!(
+            "setting up: {}",
+            parts
+                .iter()
+                .map(|p| p.word())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
+        let lanes = contestants::lanes(&stage, &meter, &weft, shape, parts[0].contestants())?;
+        let bench = Bench {
+            stage: &stage,
+            meter: &meter,
+            seconds: plan.seconds,
+        };
+        for &part in parts {
+            let (table, text) = measure_part(&bench, &lanes, part, plan)?;
+            let mut text = section(part, plan, &text);
+            if part == Part::Tcp {
+                let (words, all) = goals::verdict(&table);
+                text.push_str(&format!("\n{words}"));
+                reached = Some(all);
             }
+            println!("\n{text}");
+            done.push((part, text));
         }
-        shell
     }
+    if plan.write {
+        document::write_race(&done)?;
+    }
+    if plan.check && reached.is_none() {
+        println!("the goals were not measured; they belong to the part tcp");
+    }
+    Ok(!plan.check || reached == Some(true))
+}
 
-    /// CPU time used so far, or not a number where that is not known.
-    fn cpu_seconds(&self, lane: &str) -> f64 {
-        let (file, per_second) = self.unit;
-        let text = fs::read_to_string(self.group(lane).join(file)).unwrap_or_default();
-        let number = text.lines().next().and_then(|line| line.rsplit(' ').next());
-        number
-            .and_then(|number| number.parse().ok())
-            .map_or(f64::NAN, |n: f64| n / per_second)
+/// A part of the document: title, what was done, the table and what follows from it.
+fn section(part: Part, plan: &Plan, table: &str) -> String {
+    let (rounds, seconds) = (plan.rounds, plan.seconds);
+    let plural = if rounds == 1 { "round" } else { "rounds" };
+    format!(
+        "### {}\n\n{}\n\nMedians of {rounds} interleaved {plural} of {seconds} s (lowest–highest), {}.\n\n{table}",
+        part.title(),
+        part.about(),
+        document::machine(),
+    )
+}
+
+/// All rounds of a part; the table, and its text with what else is to be said.
+fn measure_part(
+    bench: &Bench<'_>,
+    lanes: &[Lane],
+    part: Part,
+    plan: &Plan,
+) -> Outcome<(Table, String)> {
+    let floods = floods(bench, lanes, part)?;
+    let names: Vec<&'static str> = lanes.iter().map(|lane| lane.name).collect();
+    let mut table = Table::new(part.columns(), &names);
+    for round in 1..=plan.rounds {
+        for (at, lane) in lanes.iter().enumerate() {
+            println!(
+                "{} round {round} of {}: {}",
+                part.word(),
+                plan.rounds,
+                lane.name
+            );
+            table.add(at, sample(bench, lane, part, floods.get(at))?);
+        }
+    }
+    let mut text = table.render();
+    if let (Part::Flows, Some(flood)) = (part, floods.first()) {
+        let offered = flood.per_second as f64 / 1e3;
+        text = format!("Offered: {offered:.0} thousand datagrams per second.\n\n{text}");
+    }
+    Ok((table, text))
+}
+
+/// What to offer on each lane, where a part sends datagrams.
+fn floods(bench: &Bench<'_>, lanes: &[Lane], part: Part) -> Outcome<Vec<Flood>> {
+    let at = |flood: Flood, per_second| Flood {
+        per_second,
+        millis: bench.seconds * 1000,
+        ..flood
+    };
+    match part {
+        Part::Flows => {
+            println!("flows: looking for the rate to offer");
+            let rate = rates::common(bench, lanes, FLOWS)?;
+            Ok(vec![at(FLOWS, rate); lanes.len()])
+        }
+        Part::Packets => lanes
+            .iter()
+            .map(|lane| {
+                println!("packets: looking for the best rate of {}", lane.name);
+                Ok(at(PACKETS, rates::fastest(bench, lane, PACKETS)?))
+            })
+            .collect(),
+        Part::Tcp | Part::Many | Part::Relay => Ok(Vec::new()),
     }
 }
 
-impl Drop for Meter {
-    fn drop(&mut self) {
-        let groups = fs::read_dir(&self.base).into_iter().flatten().flatten();
-        for group in groups
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir())
-        {
-            // A group whose last process is just ending stays; it is empty and harmless.
-            let _ = fs::remove_dir(group);
+/// One round of one lane, a value for each column of the part.
+fn sample(bench: &Bench<'_>, lane: &Lane, part: Part, flood: Option<&Flood>) -> Outcome<Vec<f64>> {
+    Ok(match part {
+        Part::Tcp => {
+            let (one, four) = (bench.tcp(lane, 1)?, bench.tcp(lane, 4)?);
+            vec![
+                one.gbits_per_second,
+                four.gbits_per_second,
+                one.cpu_seconds_per_gbit,
+                four.cpu_seconds_per_gbit,
+                bench.round_trip(lane)?,
+                one.counted,
+            ]
         }
-        let _ = fs::remove_dir(&self.base);
-    }
+        Part::Flows => {
+            let flood = flood.expect("every lane has a rate");
+            let got = bench.datagrams(lane, *flood)?;
+            vec![
+                got.delivered / 1e3,
+                got.megabits_per_second,
+                got.lost * 100.0,
+                got.flows_seen,
+                got.cpu_seconds_per_million,
+                got.counted,
+            ]
+        }
+        Part::Packets => {
+            let flood = flood.expect("every lane has a rate");
+            let got = bench.datagrams(lane, *flood)?;
+            vec![
+                got.delivered / 1e3,
+                got.offered / 1e3,
+                got.lost * 100.0,
+                got.cpu_seconds_per_million,
+                got.counted,
+            ]
+        }
+        Part::Many => {
+            let all = bench.tcp_from_all(lane)?;
+            vec![all.gbits_per_second, all.cpu_seconds_per_gbit, all.counted]
+        }
+        Part::Relay => {
+            let one = bench.tcp(lane, 1)?;
+            let trip = bench.round_trip(lane)?;
+            vec![
+                one.gbits_per_second,
+                one.cpu_seconds_per_gbit,
+                trip,
+                one.counted,
+            ]
+        }
+    })
 }

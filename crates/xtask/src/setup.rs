@@ -32,6 +32,14 @@ pub(crate) const FOR_RACE: &[Program] = &[
     program("ethtool", "ethtool"),
 ];
 
+/// What `profile` drives.
+pub(crate) const FOR_PROFILE: &[Program] = &[
+    program("ip", "iproute2"),
+    program("ping", "iputils-ping"),
+    program("iperf3", "iperf3"),
+    program("perf", "linux-perf"),
+];
+
 /// What the kernel tests drive.
 pub(crate) const FOR_TEST: &[Program] = &[
     program("ip", "iproute2"),

@@ -4,6 +4,7 @@
 //! down is deleting them.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -72,32 +73,28 @@ impl Stage {
         (left, left_interface, left_address): (&str, &str, &str),
         (right, right_interface, right_address): (&str, &str, &str),
     ) -> Outcome<()> {
-        let far = self.full(right);
-        self.ip(
-            left,
-            &[
-                "link",
-                "add",
-                left_interface,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                right_interface,
-            ]
-            .iter()
-            .chain(&["netns", far.as_str()])
-            .copied()
-            .collect::<Vec<_>>(),
-        )?;
+        self.plug((left, left_interface), (right, right_interface))?;
         for (space, interface, address) in [
             (left, left_interface, left_address),
             (right, right_interface, right_address),
         ] {
             self.ip(space, &["addr", "add", address, "dev", interface])?;
-            self.ip(space, &["link", "set", interface, "up"])?;
         }
         Ok(())
+    }
+
+    /// Joins two namespaces by a cable without addresses.
+    pub(crate) fn plug(
+        &self,
+        (left, left_interface): (&str, &str),
+        (right, right_interface): (&str, &str),
+    ) -> Outcome<()> {
+        let far = self.full(right);
+        let near = ["link", "add", left_interface, "type", "veth"];
+        let other = ["peer", "name", right_interface, "netns", &far];
+        self.ip(left, &[near, other].concat())?;
+        self.ip(left, &["link", "set", left_interface, "up"])?;
+        self.ip(right, &["link", "set", right_interface, "up"])
     }
 
     /// A command that will run inside a namespace.
@@ -159,7 +156,8 @@ impl Stage {
         }
         for name in &ours {
             if let Err(error) = ip(&["netns", "del", name]) {
-                println!("{error}");
+                // Whoever listened may be gone, and the rest is to be removed all the same.
+                let _ = writeln!(std::io::stderr(), "{error}");
             }
         }
         // Nothing to remove is the usual case.

@@ -1,6 +1,9 @@
 //! The programs that run inside the namespaces of `demo` and `race`: this tool started again.
 //!
-//! `receive` and `send` move bytes that both ends can check; `echo` and `pingpong` measure round trips.
+//! `receive` and `send` move bytes that both ends can check; `echo` and `pingpong` measure round trips;
+//! `datagrams` and `count` are many small UDP flows.
+
+mod datagrams;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -35,6 +38,18 @@ pub(crate) fn run(arguments: &[&str]) -> Result<String, String> {
         ["pingpong", address, seconds] => {
             let time = Duration::from_secs(number(seconds)?);
             pingpong(address, time).map_err(|e| format!("pingpong with {address}: {e}"))
+        }
+        ["count", address] => {
+            datagrams::count(address, PATIENCE).map_err(|e| format!("count: {e}"))
+        }
+        ["datagrams", address, flows, bytes, per_second, millis] => {
+            let load = datagrams::Load {
+                flows: u16::try_from(number(flows)?).map_err(|e| format!("{flows}: {e}"))?,
+                bytes: number(bytes)?.min(1400) as usize,
+                per_second: number(per_second)?,
+                time: Duration::from_millis(number(millis)?),
+            };
+            datagrams::send(address, load).map_err(|e| format!("datagrams to {address}: {e}"))
         }
         _ => Err("unknown traffic".to_owned()),
     }

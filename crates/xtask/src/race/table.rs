@@ -1,49 +1,161 @@
-//! Samples to medians, and medians to a table.
+//! Samples to medians, and medians to a table in Markdown.
 
 use std::fmt::Write as _;
-use std::fs;
 
-/// One round of one path.
-#[derive(Clone, Copy)]
-pub(super) struct Sample {
-    pub(super) one_gbits: f64,
-    pub(super) four_gbits: f64,
-    pub(super) cpu_seconds_per_gbit: f64,
-    pub(super) trip_micros: f64,
+/// What is measured, and how it is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Column {
+    title: &'static str,
+    digits: usize,
+    of_raw: bool,
+    ratio: Option<Ratio>,
 }
 
-/// All rounds of one path.
+/// How Weft's number stands to the original's, in words that follow the number.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ratio {
+    /// More is better: "10.5 times ...".
+    Times(&'static str),
+    /// Less is better: "0.11 of ...".
+    Of(&'static str),
+}
+
+impl Column {
+    pub(super) const fn new(title: &'static str, digits: usize) -> Self {
+        Self {
+            title,
+            digits,
+            of_raw: false,
+            ratio: None,
+        }
+    }
+
+    /// With a column beside it: the share of what the first row has.
+    pub(super) const fn of_raw(mut self) -> Self {
+        self.of_raw = true;
+        self
+    }
+
+    pub(super) const fn ratio(mut self, ratio: Ratio) -> Self {
+        self.ratio = Some(ratio);
+        self
+    }
+}
+
+/// All rounds of one path. A sample has one value per column.
 pub(super) struct Row {
     name: &'static str,
-    samples: Vec<Sample>,
+    samples: Vec<Vec<f64>>,
+}
+
+/// All paths of one kind of traffic; the first row is the raw network.
+pub(super) struct Table {
+    columns: &'static [Column],
+    rows: Vec<Row>,
+}
+
+impl Table {
+    pub(super) fn new(columns: &'static [Column], names: &[&'static str]) -> Self {
+        let row = |name: &&'static str| Row {
+            name,
+            samples: Vec::new(),
+        };
+        Self {
+            columns,
+            rows: names.iter().map(row).collect(),
+        }
+    }
+
+    /// Adds a round to row number `row`.
+    pub(super) fn add(&mut self, row: usize, sample: Vec<f64>) {
+        assert_eq!(sample.len(), self.columns.len(), "one value per column");
+        self.rows[row].samples.push(sample);
+    }
+
+    /// Weft's median in a column divided by the original's, if both took part. `kind` is "plain" or
+    /// "encrypted".
+    pub(super) fn ratio(&self, kind: &str, column: &Column) -> Option<f64> {
+        let at = self.columns.iter().position(|c| c.title == column.title)?;
+        let median = |who: &str| {
+            let row = self
+                .rows
+                .iter()
+                .find(|row| row.name == format!("{who} {kind}"))?;
+            row.summary(at).map(|summary| summary.median)
+        };
+        Some(median("weft sleeve")? / median("original")?)
+    }
+
+    /// The table, and a sentence for each kind that has both Weft and the original.
+    pub(super) fn render(&self) -> String {
+        let mut text = String::from("| path |");
+        let mut rule = String::from("|---|");
+        for column in self.columns {
+            let _ = write!(text, " {} |", column.title);
+            rule.push_str("---|");
+            if column.of_raw {
+                text.push_str(" of raw |");
+                rule.push_str("---|");
+            }
+        }
+        let _ = write!(text, "\n{rule}\n");
+        for row in &self.rows {
+            let _ = write!(text, "| {} |", row.name);
+            for (at, column) in self.columns.iter().enumerate() {
+                let summary = row.summary(at);
+                let cell = summary.as_ref().map(|s| s.cell(column.digits));
+                let _ = write!(text, " {} |", cell.as_deref().unwrap_or("-"));
+                if column.of_raw {
+                    let raw = self.rows.first().and_then(|row| row.summary(at));
+                    let share = summary.zip(raw).map(|(own, raw)| own.median / raw.median);
+                    let _ = write!(text, " {:.2} |", share.unwrap_or(f64::NAN));
+                }
+            }
+            text.push('\n');
+        }
+        for kind in ["plain", "encrypted"] {
+            let parts: Vec<String> = self.sentences(kind);
+            if !parts.is_empty() {
+                let parts = parts.join(", ");
+                let _ = write!(
+                    text,
+                    "\nWeft's sleeve to the original's, {kind}: {parts}.\n"
+                );
+            }
+        }
+        text
+    }
+
+    fn sentences(&self, kind: &str) -> Vec<String> {
+        let columns = self.columns.iter();
+        columns
+            .filter_map(|column| {
+                let number = self.ratio(kind, column)?;
+                column.ratio.map(|ratio| match ratio {
+                    Ratio::Times(words) => format!("{number:.1} times {words}"),
+                    Ratio::Of(words) => format!("{number:.2} of {words}"),
+                })
+            })
+            .collect()
+    }
 }
 
 impl Row {
-    pub(super) fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            samples: Vec::new(),
-        }
-    }
-
-    pub(super) fn add(&mut self, sample: Sample) {
-        self.samples.push(sample);
-    }
-
-    fn summary(&self, value: fn(&Sample) -> f64) -> Summary {
-        let mut values: Vec<f64> = self.samples.iter().map(value).collect();
+    /// Of the rounds so far, if there were any.
+    fn summary(&self, column: usize) -> Option<Summary> {
+        let mut values: Vec<f64> = self.samples.iter().map(|sample| sample[column]).collect();
         values.sort_by(f64::total_cmp);
         let middle = values.len() / 2;
-        let median = if values.len() % 2 == 1 {
-            values[middle]
-        } else {
-            f64::midpoint(values[middle - 1], values[middle])
+        let median = match values.len() {
+            0 => return None,
+            count if count % 2 == 1 => values[middle],
+            _ => f64::midpoint(values[middle - 1], values[middle]),
         };
-        Summary {
+        Some(Summary {
             median,
             low: values[0],
             high: values[values.len() - 1],
-        }
+        })
     }
 }
 
@@ -66,107 +178,60 @@ impl Summary {
     }
 }
 
-/// The table in Markdown. Ratios are to the first row, which is the raw network.
-pub(super) fn render(rows: &[Row], rounds: usize, seconds: u64) -> String {
-    let mut text = format!(
-        "Medians of {rounds} interleaved rounds (lowest–highest), TCP streams of {seconds} s, one core per host.\n\n\
-         | path | 1 stream, Gbit/s | of raw | 4 streams, Gbit/s | of raw | CPU-s per Gbit | round trip, µs |\n\
-         |---|---|---|---|---|---|---|\n"
-    );
-    let raw = rows
-        .first()
-        .map(|row| (row.summary(|s| s.one_gbits), row.summary(|s| s.four_gbits)));
-    for row in rows {
-        let (one, four) = (row.summary(|s| s.one_gbits), row.summary(|s| s.four_gbits));
-        let of = |value: &Summary, base: Option<&Summary>| {
-            base.map_or(String::new(), |base| {
-                format!("{:.2}", value.median / base.median)
-            })
-        };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            row.name,
-            one.cell(2),
-            of(&one, raw.as_ref().map(|raw| &raw.0)),
-            four.cell(2),
-            of(&four, raw.as_ref().map(|raw| &raw.1)),
-            row.summary(|s| s.cpu_seconds_per_gbit).cell(3),
-            row.summary(|s| s.trip_micros).cell(0),
-        );
-    }
-    for kind in ["plain", "encrypted"] {
-        let find = |who: &str| rows.iter().find(|row| row.name == format!("{who} {kind}"));
-        if let (Some(ours), Some(theirs)) = (find("weft sleeve"), find("original")) {
-            let ratio = |value: fn(&Sample) -> f64| {
-                ours.summary(value).median / theirs.summary(value).median
-            };
-            let _ = write!(
-                text,
-                "\nWeft's sleeve to the original's, {kind}: {:.1} times the throughput with one stream, \
-                 {:.1} with four, {:.2} of the CPU time, {:.2} of the round trip.\n",
-                ratio(|s| s.one_gbits),
-                ratio(|s| s.four_gbits),
-                ratio(|s| s.cpu_seconds_per_gbit),
-                ratio(|s| s.trip_micros),
-            );
-        }
-    }
-    text
-}
-
-/// The whole of `docs/performance.md`.
-pub(super) fn document(table: &str) -> String {
-    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
-    let cpu = read("/proc/cpuinfo");
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let release = read("/proc/sys/kernel/osrelease");
-    let kernel: Vec<&str> = release.trim().split(['.', '-']).take(2).collect();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "# Performance\n\n\
-         Written by `cargo xtask race --write`. Machine: {cores} cores of {}, Linux {}.\n\n\
-         Hosts are pairs of network namespaces joined by a veth with an MTU of 1500; containers are \
-         further namespaces. Mode \"one core per host\": packets, daemons and programs of a host run on \
-         one core. CPU time is that of all processes of both hosts, from a control group. Round trips are \
-         those of 64 bytes over TCP, one after the other. Only ratios within one run mean something; \
-         differences below 15 % do not.\n\n{table}",
-        model.unwrap_or("an unnamed processor"),
-        kernel.join("."),
-    )
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    const SPEED: Column = Column::new("speed", 2)
+        .of_raw()
+        .ratio(Ratio::Times("the speed"));
+    const COST: Column = Column::new("cost", 0).ratio(Ratio::Of("the cost"));
+
+    fn table() -> Table {
+        const COLUMNS: &[Column] = &[SPEED, COST];
+        let names = ["raw veth", "weft sleeve encrypted", "original encrypted"];
+        let mut table = Table::new(COLUMNS, &names);
+        for value in [3.0, 1.0, 2.0] {
+            table.add(0, vec![value * 4.0, f64::NAN]);
+            table.add(1, vec![value, value * 10.0]);
+            table.add(2, vec![value / 20.0, value * 100.0]);
+        }
+        table
+    }
 
     #[test]
     fn medians_and_spread_are_those_of_the_rounds() {
-        let mut row = Row::new("raw veth");
-        for value in [3.0, 1.0, 2.0] {
-            let trip_micros = value * 10.0;
-            row.add(Sample {
-                one_gbits: value,
-                four_gbits: value,
-                cpu_seconds_per_gbit: f64::NAN,
-                trip_micros,
-            });
-        }
-        assert_eq!(
-            row.summary(|s| s.one_gbits),
-            Summary {
-                median: 2.0,
-                low: 1.0,
-                high: 3.0
-            }
-        );
-        let text = render(&[row], 3, 4);
+        let text = table().render();
+        assert!(text.starts_with("| path | speed | of raw | cost |\n|---|---|---|---|\n"));
         assert!(
-            text.contains("| raw veth | 2.00 (1.00–3.00) | 1.00 |"),
+            text.contains("| raw veth | 8.00 (4.00–12.00) | 1.00 | - |"),
             "{text}"
         );
-        assert!(text.contains("| - | 20 (10–30) |"), "{text}");
+        assert!(
+            text.contains("| weft sleeve encrypted | 2.00 (1.00–3.00) | 0.25 | 20 (10–30) |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn an_even_number_of_rounds_has_its_median_in_the_middle() {
+        let row = Row {
+            name: "raw veth",
+            samples: vec![vec![1.0], vec![4.0], vec![2.0], vec![3.0]],
+        };
+        assert_eq!(row.summary(0).unwrap().median, 2.5);
+    }
+
+    #[test]
+    fn ratios_are_told_for_kinds_that_have_both() {
+        let table = table();
+        assert_eq!(table.ratio("encrypted", &SPEED), Some(20.0));
+        assert_eq!(table.ratio("plain", &SPEED), None);
+        let text = table.render();
+        assert!(
+            text.contains("encrypted: 20.0 times the speed, 0.10 of the cost.\n"),
+            "{text}"
+        );
+        assert!(!text.contains("plain:"), "{text}");
     }
 }

@@ -1,0 +1,177 @@
+//! The measured parts of `docs/performance.md`.
+//!
+//! Each measured part stands between two comments with its name, so that what others wrote around it, and parts
+//! that were not measured this time, stay as they are:
+//!
+//! ```text
+//!   <!-- race:begin -->
+//!   ...
+//!   <!-- race-tcp:begin -->
+//!   ...
+//!   <!-- race-tcp:end -->
+//!   <!-- race:end -->
+//! ```
+
+use std::fs;
+
+use super::plan::Part;
+use crate::stage::Outcome;
+
+const FILE: &str = "docs/performance.md";
+
+const ABOUT: &str = "## Beside the original\n\n\
+    Written by `cargo xtask race --write`. Hosts are network namespaces joined by veths with an MTU of \
+    1500; containers are further namespaces. Mode \"one core per host\": packets, daemons and programs of \
+    a host run on one core. CPU time is that of all processes of all hosts of a path, from a control \
+    group; the column \"counted CPU of all\" is its share of the time the whole machine was busy \
+    meanwhile, the rest being interrupts on idle cores and programs outside the test. All paths of a \
+    table stand at once and are measured in turn, round after round. Only ratios within one table mean \
+    something; differences below 15 % do not.\n";
+
+/// Puts a measured part into the file; `name` is that of its comments.
+pub(crate) fn write(name: &str, body: &str) -> Outcome<()> {
+    edit(|text| replace(text, name, body))
+}
+
+/// Puts the measured parts of the race into the file.
+pub(super) fn write_race(parts: &[(Part, String)]) -> Outcome<()> {
+    edit(|text| {
+        let old = inside(text, "race")?.unwrap_or_default();
+        replace(text, "race", &race(old, parts)?)
+    })
+}
+
+fn edit(change: impl Fn(&str) -> Outcome<String>) -> Outcome<()> {
+    let file = crate::tidy::workspace_root().join(FILE);
+    let named = |error: std::io::Error| format!("{}: {error}", file.display());
+    let text = fs::read_to_string(&file).map_err(named)?;
+    fs::write(&file, change(&text)?).map_err(named)?;
+    println!("written to {FILE}");
+    Ok(())
+}
+
+/// What stands between the comments of the race: new parts, and old ones where there is no new one.
+fn race(old: &str, parts: &[(Part, String)]) -> Outcome<String> {
+    let mut text = ABOUT.to_owned();
+    for part in Part::ALL {
+        let name = format!("race-{}", part.word());
+        let new = parts.iter().find(|(p, _)| *p == part);
+        let body = match new {
+            Some((_, body)) => Some(body.as_str()),
+            None => inside(old, &name)?,
+        };
+        if let Some(body) = body {
+            text.push('\n');
+            text.push_str(&block(&name, body));
+        }
+    }
+    Ok(text)
+}
+
+/// Number of cores, processor and kernel, for a reader who compares.
+pub(crate) fn machine() -> String {
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let release = read("/proc/sys/kernel/osrelease");
+    let kernel: Vec<&str> = release.trim().split(['.', '-']).take(2).collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{cores} cores of {}, Linux {}",
+        model.unwrap_or("an unnamed processor"),
+        kernel.join(".")
+    )
+}
+
+fn comments(name: &str) -> (String, String) {
+    (
+        format!("<!-- {name}:begin -->"),
+        format!("<!-- {name}:end -->"),
+    )
+}
+
+fn block(name: &str, body: &str) -> String {
+    let (begin, end) = comments(name);
+    format!("{begin}\n{}\n{end}\n", body.trim_matches('\n'))
+}
+
+/// Where the text between the comments begins and ends.
+fn find(text: &str, name: &str) -> Outcome<Option<(usize, usize)>> {
+    let (begin, end) = comments(name);
+    let only = |comment: &str| {
+        let mut at = text.match_indices(comment).map(|(at, _)| at);
+        (at.next(), at.next().is_some())
+    };
+    match (only(&begin), only(&end)) {
+        ((None, _), (None, _)) => Ok(None),
+        ((Some(from), false), (Some(to), false)) if from < to => Ok(Some((from + begin.len(), to))),
+        _ => Err(format!(
+            "{FILE} must have {begin} and {end} once each, in this order"
+        )),
+    }
+}
+
+fn inside<'a>(text: &'a str, name: &str) -> Outcome<Option<&'a str>> {
+    Ok(find(text, name)?.map(|(from, to)| &text[from..to]))
+}
+
+/// The text with a new body between the comments; both are added at the end if they are not there.
+fn replace(text: &str, name: &str, body: &str) -> Outcome<String> {
+    Ok(match find(text, name)? {
+        Some((from, to)) => format!(
+            "{}\n{}\n{}",
+            &text[..from],
+            body.trim_matches('\n'),
+            &text[to..]
+        ),
+        None => format!("{}\n\n{}", text.trim_end_matches('\n'), block(name, body)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str =
+        "# Performance\n\nby hand\n\n<!-- race:begin -->\nold\n<!-- race:end -->\n\nmore\n";
+
+    #[test]
+    fn only_what_stands_between_the_comments_is_replaced() {
+        let text = replace(TEXT, "race", "new\n").unwrap();
+        assert_eq!(text, TEXT.replace("old", "new"));
+        assert_eq!(replace(&text, "race", "new").unwrap(), text);
+    }
+
+    #[test]
+    fn a_new_part_is_added_at_the_end() {
+        let text = replace(TEXT, "profile", "where it goes").unwrap();
+        let added = "more\n\n<!-- profile:begin -->\nwhere it goes\n<!-- profile:end -->\n";
+        assert_eq!(text, TEXT.replace("more\n", added));
+    }
+
+    #[test]
+    fn comments_that_do_not_match_are_refused() {
+        for text in [
+            "<!-- race:begin -->\n",
+            "<!-- race:end -->\n<!-- race:begin -->\n",
+            "<!-- race:begin -->\n<!-- race:begin -->\n<!-- race:end -->\n",
+        ] {
+            let error = replace(text, "race", "new").unwrap_err();
+            assert!(error.contains("race:begin"), "{error}");
+        }
+    }
+
+    #[test]
+    fn parts_that_were_not_measured_stay() {
+        let tcp = (Part::Tcp, "tcp one".to_owned());
+        let relay = (Part::Relay, "relay one".to_owned());
+        let first = race("", &[relay, tcp]).unwrap();
+        let second = race(&first, &[(Part::Relay, "relay two".to_owned())]).unwrap();
+        assert!(second.contains("tcp one") && second.contains("relay two"));
+        assert!(!second.contains("relay one"));
+        assert!(first.find("tcp one") < first.find("relay one"));
+        assert_eq!(second.matches("## Beside the original").count(), 1);
+    }
+}

@@ -1,0 +1,119 @@
+//! What the encrypted sleeve has to reach beside the original.
+
+use super::plan::{CPU_FOUR, CPU_PER_GBIT, FOUR_STREAMS, ONE_STREAM, TRIP};
+use super::table::{Column, Table};
+
+/// One goal: a ratio of medians, Weft's to the original's, both encrypted.
+struct Goal {
+    what: &'static str,
+    column: Column,
+    bound: Bound,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+fn goals() -> [Goal; 5] {
+    let goal = |what, column, bound| Goal {
+        what,
+        column,
+        bound,
+    };
+    [
+        goal("throughput, one stream", ONE_STREAM, Bound::AtLeast(10.0)),
+        goal(
+            "throughput, four streams",
+            FOUR_STREAMS,
+            Bound::AtLeast(10.0),
+        ),
+        goal("CPU time per gigabit", CPU_PER_GBIT, Bound::AtMost(0.1)),
+        goal(
+            "CPU time per gigabit, four streams",
+            CPU_FOUR,
+            Bound::AtMost(0.1),
+        ),
+        goal("median round trip", TRIP, Bound::AtMost(0.6)),
+    ]
+}
+
+/// The verdict on the first part of the race, one line per goal, and whether all are reached.
+pub(super) fn verdict(table: &Table) -> (String, bool) {
+    let mut all = true;
+    let mut text = String::from("Goals, encrypted Weft beside the encrypted original:\n\n");
+    for Goal {
+        what,
+        column,
+        bound,
+    } in goals()
+    {
+        let ratio = table.ratio("encrypted", &column).unwrap_or(f64::NAN);
+        // What is not a number is not reached.
+        let (reached, words, shown) = match bound {
+            Bound::AtLeast(least) => (
+                ratio >= least,
+                format!("at least {least:.0} times"),
+                format!("{ratio:.1} times"),
+            ),
+            Bound::AtMost(most) => (
+                ratio <= most,
+                format!("at most {most:.1} of it"),
+                format!("{ratio:.3} of it"),
+            ),
+        };
+        all &= reached;
+        let word = if reached { "reached" } else { "MISSED" };
+        let shown = if ratio.is_nan() {
+            "not measured".to_owned()
+        } else {
+            shown
+        };
+        text.push_str(&format!("* {what}: {words}; {shown}: {word}\n"));
+    }
+    (text, all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::Part;
+    use super::*;
+
+    fn table(weft: [f64; 6], original: [f64; 6]) -> Table {
+        let names = ["weft sleeve encrypted", "original encrypted"];
+        let mut table = Table::new(Part::Tcp.columns(), &names);
+        table.add(0, weft.to_vec());
+        table.add(1, original.to_vec());
+        table
+    }
+
+    #[test]
+    fn all_goals_reached_is_said() {
+        let (text, all) = verdict(&table(
+            [10.0, 10.0, 0.1, 0.1, 60.0, 1.0],
+            [1.0, 1.0, 1.0, 1.0, 100.0, 1.0],
+        ));
+        assert!(all, "{text}");
+        assert_eq!(text.matches(": reached\n").count(), 5, "{text}");
+    }
+
+    #[test]
+    fn one_missed_goal_is_named() {
+        let (text, all) = verdict(&table(
+            [9.9, 10.0, 0.1, 0.1, 60.0, 1.0],
+            [1.0, 1.0, 1.0, 1.0, 100.0, 1.0],
+        ));
+        assert!(!all);
+        let line = "throughput, one stream: at least 10 times; 9.9 times: MISSED";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn without_the_original_nothing_is_reached() {
+        let table = Table::new(Part::Tcp.columns(), &["weft sleeve encrypted"]);
+        let (text, all) = verdict(&table);
+        assert!(!all);
+        assert_eq!(text.matches("not measured: MISSED").count(), 5, "{text}");
+    }
+}

@@ -1,0 +1,279 @@
+//! What was asked for on the command line, and the parts of the race.
+
+use std::path::PathBuf;
+
+use super::network::Shape;
+use super::table::{Column, Ratio};
+use crate::stage::Outcome;
+
+/// One kind of traffic, measured for every contestant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Tcp,
+    Flows,
+    Packets,
+    Many,
+    Relay,
+}
+
+/// Who takes part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contestant {
+    Raw,
+    WeftPlain,
+    WeftEncrypted,
+    OriginalPlain,
+    OriginalEncrypted,
+}
+
+/// The command line.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) rounds: usize,
+    pub(super) seconds: u64,
+    pub(super) write: bool,
+    /// Missed goals end the command with an error.
+    pub(super) check: bool,
+    pub(super) parts: Vec<Part>,
+    /// A binary to measure instead of one built from these sources.
+    pub(super) weft: Option<PathBuf>,
+}
+
+impl Plan {
+    pub(super) fn read(arguments: &[&str]) -> Outcome<Self> {
+        let mut plan = Self {
+            rounds: 3,
+            seconds: 4,
+            write: false,
+            check: false,
+            parts: Part::ALL.to_vec(),
+            weft: None,
+        };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            let number = |value: &str| -> Outcome<u64> {
+                value
+                    .parse()
+                    .map_err(|error| format!("{word} {value}: {error}"))
+            };
+            match *word {
+                "--rounds" => plan.rounds = number(value()?)?.clamp(1, 100) as usize,
+                "--seconds" => plan.seconds = number(value()?)?.clamp(1, 600),
+                "--write" => plan.write = true,
+                "--check" => plan.check = true,
+                "--only" => plan.parts = Part::read(value()?)?,
+                "--weft" => plan.weft = Some(PathBuf::from(value()?)),
+                other => return Err(format!("unknown argument {other}")),
+            }
+        }
+        Ok(plan)
+    }
+}
+
+impl Part {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Tcp,
+        Self::Flows,
+        Self::Packets,
+        Self::Many,
+        Self::Relay,
+    ];
+
+    /// Parts separated by commas, in the order of the race.
+    fn read(words: &str) -> Outcome<Vec<Self>> {
+        let mut parts = Vec::new();
+        for word in words.split(',') {
+            let part = Self::ALL.into_iter().find(|part| part.word() == word);
+            parts.push(part.ok_or_else(|| {
+                let known = Self::ALL.map(Self::word).join(", ");
+                format!("no part is called {word}; there are {known}")
+            })?);
+        }
+        parts.sort_unstable();
+        parts.dedup();
+        Ok(parts)
+    }
+
+    /// Its name on the command line.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Flows => "flows",
+            Self::Packets => "packets",
+            Self::Many => "many",
+            Self::Relay => "relay",
+        }
+    }
+
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP between two hosts",
+            Self::Flows => "1,000 small UDP flows",
+            Self::Packets => "64-byte packets",
+            Self::Many => "Many to one: eight peers send to a ninth",
+            Self::Relay => "A relay in the middle",
+        }
+    }
+
+    pub(super) const fn shape(self) -> Shape {
+        match self {
+            Self::Tcp | Self::Flows | Self::Packets => Shape::Pair,
+            Self::Many => Shape::Star,
+            Self::Relay => Shape::Line,
+        }
+    }
+
+    /// Nine plain daemons beside nine encrypted ones would take the measurement's own time.
+    pub(super) const fn contestants(self) -> &'static [Contestant] {
+        match self {
+            Self::Tcp | Self::Flows | Self::Packets | Self::Relay => &Contestant::ALL,
+            Self::Many => &[
+                Contestant::Raw,
+                Contestant::WeftEncrypted,
+                Contestant::OriginalEncrypted,
+            ],
+        }
+    }
+
+    pub(super) const fn columns(self) -> &'static [Column] {
+        match self {
+            Self::Tcp => &[
+                ONE_STREAM,
+                FOUR_STREAMS,
+                CPU_PER_GBIT,
+                CPU_FOUR,
+                TRIP,
+                COUNTED,
+            ],
+            Self::Flows => &[DELIVERED, GOODPUT, LOST, FLOWS, CPU_PER_MILLION, COUNTED],
+            Self::Packets => &[DELIVERED, OFFERED, LOST, CPU_PER_MILLION, COUNTED],
+            Self::Many => &[EIGHT_STREAMS, CPU_PER_GBIT, COUNTED],
+            Self::Relay => &[ONE_STREAM, CPU_PER_GBIT, TRIP, COUNTED],
+        }
+    }
+
+    /// What is done, for the reader of the table.
+    pub(super) const fn about(self) -> &'static str {
+        match self {
+            Self::Tcp => {
+                "One TCP stream, then four at once, from a container on one host to a container on \
+                 the other. Round trips are those of 64 bytes over TCP, one after the other; the \
+                 median of two seconds."
+            }
+            Self::Flows => {
+                "1,000 source ports send 200 bytes in turn, at a rate that is the same for all: found \
+                 before the first round by raising it until the original loses more than 10 % and \
+                 Weft more than 1 % (both encrypted), then taking the highest at which only the \
+                 original does."
+            }
+            Self::Packets => {
+                "One UDP flow with 64 bytes in each datagram, for each path at the offered rate at \
+                 which most arrives, found before the first round by raising it. The sender shares its \
+                 host's core with the daemon and uses one system call per datagram, so the raw row is \
+                 the limit of the sender and the receiver."
+            }
+            Self::Many => {
+                "Eight hosts on one switch send one TCP stream each, all at once, to one container on \
+                 a ninth. The eight share a core; the ninth has one of its own."
+            }
+            Self::Relay => {
+                "A and C have no path between them but through B, which does not forward IP (in the \
+                 raw row it does): one TCP stream from a container on A to one on C. B has a core of \
+                 its own; A and C share the other."
+            }
+        }
+    }
+}
+
+impl Contestant {
+    const ALL: [Self; 5] = [
+        Self::Raw,
+        Self::WeftPlain,
+        Self::WeftEncrypted,
+        Self::OriginalPlain,
+        Self::OriginalEncrypted,
+    ];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw veth",
+            Self::WeftPlain => "weft sleeve plain",
+            Self::WeftEncrypted => "weft sleeve encrypted",
+            Self::OriginalPlain => "original plain",
+            Self::OriginalEncrypted => "original encrypted",
+        }
+    }
+
+    /// What the names of its namespaces begin with.
+    pub(super) const fn tag(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::WeftPlain => "wp",
+            Self::WeftEncrypted => "we",
+            Self::OriginalPlain => "op",
+            Self::OriginalEncrypted => "oe",
+        }
+    }
+
+    pub(super) const fn is_original(self) -> bool {
+        matches!(self, Self::OriginalPlain | Self::OriginalEncrypted)
+    }
+
+    pub(super) const fn is_encrypted(self) -> bool {
+        matches!(self, Self::WeftEncrypted | Self::OriginalEncrypted)
+    }
+}
+
+/// Of `tcp` and `relay`; the goals name them.
+pub(super) const ONE_STREAM: Column = Column::new("1 stream, Gbit/s", 2)
+    .of_raw()
+    .ratio(Ratio::Times("the throughput with one stream"));
+pub(super) const CPU_PER_GBIT: Column =
+    Column::new("CPU-s per Gbit", 3).ratio(Ratio::Of("the CPU time per gigabit"));
+pub(super) const TRIP: Column = Column::new("round trip, µs", 0).ratio(Ratio::Of("the round trip"));
+
+/// Of `tcp` alone; the goals name them.
+pub(super) const FOUR_STREAMS: Column = Column::new("4 streams, Gbit/s", 2)
+    .of_raw()
+    .ratio(Ratio::Times("the throughput with four"));
+pub(super) const CPU_FOUR: Column = Column::new("CPU-s per Gbit, 4 streams", 3)
+    .ratio(Ratio::Of("the CPU time per gigabit with four"));
+
+const EIGHT_STREAMS: Column = Column::new("8 streams, Gbit/s", 2)
+    .of_raw()
+    .ratio(Ratio::Times("the throughput"));
+const DELIVERED: Column =
+    Column::new("delivered, 1,000/s", 1).ratio(Ratio::Times("the packets delivered"));
+const OFFERED: Column = Column::new("offered, 1,000/s", 1);
+const GOODPUT: Column = Column::new("goodput, Mbit/s", 1);
+const LOST: Column = Column::new("lost, %", 1);
+const FLOWS: Column = Column::new("flows seen", 0);
+const CPU_PER_MILLION: Column =
+    Column::new("CPU-s per million delivered", 2).ratio(Ratio::Of("the CPU time per packet"));
+const COUNTED: Column = Column::new("counted CPU of all", 2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read_in_the_order_of_the_race() {
+        let plan = Plan::read(&["--only", "relay,tcp,relay", "--rounds", "1"]).unwrap();
+        assert_eq!(plan.parts, [Part::Tcp, Part::Relay]);
+        assert_eq!(plan.rounds, 1);
+        assert!(!plan.check && !plan.write);
+    }
+
+    #[test]
+    fn mistakes_on_the_command_line_are_named() {
+        let unknown = Plan::read(&["--only", "udp"]).unwrap_err();
+        assert!(
+            unknown.contains("udp") && unknown.contains("flows"),
+            "{unknown}"
+        );
+        assert!(Plan::read(&["--rounds"]).unwrap_err().contains("--rounds"));
+        assert!(Plan::read(&["--seconds", "x"]).is_err());
+        assert!(Plan::read(&["--fast"]).is_err());
+    }
+}
