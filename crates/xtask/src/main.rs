@@ -33,6 +33,9 @@ usage: cargo xtask <command>
                        looks for what reset leaves; --write records it in docs/reliability.md
   profile [--seconds N] [--write] [--weft PATH]
                        where the CPU time of an encrypted TCP stream goes, by perf
+  soak [--minutes N] [--seed N] [--write] [--weft PATH]
+                       six peers, half of them originals if WEFT_PEER_WEAVER names their daemon, under
+                       traffic and faults; nothing may be altered, leak or stay broken
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 
@@ -44,10 +47,12 @@ fn main() -> ExitCode {
         ["demo", "--keep"] => demo::run_demo(true),
         ["demo", "--remove"] => demo::remove(),
         ["crash", plan @ ..] => crash::run_crash(plan),
+        ["soak", plan @ ..] => soak::run_soak(plan),
         ["race", plan @ ..] => race::run_race(plan),
         ["profile", plan @ ..] => race::profile::run_profile(plan),
         ["tidy"] => tidy::run(),
         ["traffic", rest @ ..] => inside(traffic::run(rest)),
+        ["probe", "agent", rest @ ..] => inside(soak::run_agent(rest)),
         ["probe", rest @ ..] => inside(crash::probe::run(rest)),
         ["test", only @ ..] => suite::run(only),
         ["help" | "--help" | "-h"] => {

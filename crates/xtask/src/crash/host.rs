@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::probe::inside;
 use crate::stage::{Outcome, Stage, run, wait_for};
 
-const PASSWORD: &str = "crash-password-with-enough-letters";
+/// All routers share it.
+pub(crate) const PASSWORD: &str = "crash-password-with-enough-letters";
 /// The kernel counts the start of processes in hundredths of seconds.
 const TICKS_PER_SECOND: f64 = 100.0;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -54,6 +55,11 @@ impl<'a> Host<'a> {
     /// Which hosts it is launched with.
     pub(crate) fn set_peers(&mut self, numbers: &[usize]) {
         self.peers = numbers.iter().map(|number| underlay(*number)).collect();
+    }
+
+    /// Addresses it is launched with.
+    pub(crate) fn peers(&self) -> &[String] {
+        &self.peers
     }
 
     /// The name its daemon gets.
