@@ -185,6 +185,7 @@ impl Lab {
                 carries_traffic: true,
                 mtu_bytes,
                 max_payload_bytes: mtu_bytes + if encrypted { 58 } else { 34 },
+                exceeds_kernel_mtu: false,
                 stack_frag,
             };
             table.tunnels.insert(name(m), Arc::new(tunnel));

@@ -3,7 +3,7 @@
 //!
 //! Two halves share this crate. The *control half* ([`Overlay`], `switch`, `sleeve`, `pmtu`) is a
 //! state machine inside `Node`. The *data half* (`forward`, `datagram`, `segment`, `merge`,
-//! `replay`) is pure code run by data-plane threads; it reads a [`table::ForwardingTable`] and never
+//! `mss`, `replay`) is pure code run by data-plane threads; it reads a [`table::ForwardingTable`] and never
 //! asks the control half anything.
 
 #![forbid(unsafe_code)]
@@ -14,6 +14,7 @@ pub mod fragment;
 pub mod icmp;
 pub mod mac;
 pub mod merge;
+pub mod mss;
 pub mod overlay;
 pub mod pmtu;
 pub mod replay;

@@ -338,6 +338,7 @@ impl Connection {
             carries_traffic: self.switch.best() == Some(TunnelKind::Sleeve),
             mtu_bytes: sleeve.mtu_bytes(),
             max_payload_bytes: sleeve.max_payload_bytes(),
+            exceeds_kernel_mtu: sleeve.exceeds_kernel(),
             stack_frag: sleeve.stack_frag(),
         })
     }

@@ -15,10 +15,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
-use wire::sleeve::PMTU_DISCOVERY_BYTES;
 
 use crate::forward::ETHERNET_BYTES;
-use crate::pmtu::{PathMtu, Step};
+use crate::pmtu::{PathMtu, PmtuOutput};
 use crate::table::{ProbeKind, SpecialKind};
 
 /// Heartbeat interval until the far end has acknowledged one.
@@ -159,8 +158,8 @@ impl Sleeve {
     /// A DF send was refused; the kernel's path MTU towards the remote.
     pub fn handle_too_big(&mut self, path_mtu_bytes: usize, now: Instant) {
         if self.is_live() {
-            let step = self.pmtu.handle_too_big(path_mtu_bytes, now);
-            self.follow(step);
+            self.pmtu.handle_too_big(path_mtu_bytes, now);
+            self.drain_pmtu();
         }
     }
 
@@ -187,8 +186,8 @@ impl Sleeve {
             TAG_PMTU_VERIFIED => match body {
                 [high, low, ..] => {
                     let mtu = u16::from_be_bytes([*high, *low]);
-                    let step = self.pmtu.handle_ack(usize::from(mtu), now);
-                    self.follow(step);
+                    self.pmtu.handle_ack(usize::from(mtu), now);
+                    self.drain_pmtu();
                 }
                 [] | [_] => info!(
                     peer = self.config.remote_label,
@@ -219,8 +218,8 @@ impl Sleeve {
             self.send_fragmentation_test();
             self.fragmentation_test_at = Some(next_tick(at, FRAGMENTATION_TEST_INTERVAL, now));
         }
-        let step = self.pmtu.handle_timeout(now);
-        self.follow(step);
+        self.pmtu.handle_timeout(now);
+        self.drain_pmtu();
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and what for.
@@ -260,6 +259,11 @@ impl Sleeve {
         self.pmtu.max_payload_bytes()
     }
 
+    /// Whether the path was seen to carry more than the kernel believes.
+    pub fn exceeds_kernel(&self) -> bool {
+        self.pmtu.exceeds_kernel()
+    }
+
     /// Whether IP fragmentation was seen to work end to end since the last test.
     pub fn stack_frag(&self) -> bool {
         self.stack_frag
@@ -290,7 +294,7 @@ impl Sleeve {
             if known.is_some() {
                 info!(peer = self.config.remote_label, address = %from, "peer UDP address changed");
             }
-            self.move_to(from);
+            self.move_to(from, now);
         }
         if known.is_none() {
             self.send_heartbeat();
@@ -303,20 +307,22 @@ impl Sleeve {
     }
 
     /// Takes a new remote address. Another address family is another overhead, so the path MTU is
-    /// found anew.
-    fn move_to(&mut self, address: SocketAddr) {
+    /// found anew; any other address may be another path, so it is confirmed.
+    fn move_to(&mut self, address: SocketAddr, now: Instant) {
         let reference = self
             .address
             .unwrap_or_else(|| canonical(self.config.remote_address));
         self.address = Some(address);
         self.outputs.push_back(SleeveOutput::Changed);
         if same_family(reference.ip(), address.ip()) {
-            return;
+            self.pmtu.suspect(now);
+        } else {
+            self.pmtu = PathMtu::new(address.ip(), self.config.encrypted);
+            if self.state == State::Established {
+                self.pmtu.discover(now);
+            }
         }
-        self.pmtu = PathMtu::new(address.ip(), self.config.encrypted);
-        if self.state == State::Established {
-            self.send_discovery();
-        }
+        self.drain_pmtu();
     }
 
     fn handle_established(&mut self, now: Instant) {
@@ -327,23 +333,24 @@ impl Sleeve {
             self.outputs.push_back(SleeveOutput::Established);
         }
         self.send_fragmentation_test();
-        self.send_discovery();
+        self.pmtu.discover(now);
+        self.drain_pmtu();
     }
 
-    fn follow(&mut self, step: Step) {
-        match step {
-            Step::Nothing => {}
-            Step::Test { frame_bytes } => {
-                self.outputs.push_back(SleeveOutput::Changed);
-                self.send_probe(ProbeKind::MtuTest { frame_bytes });
-            }
-            Step::Verified => {
-                let mtu = self.pmtu.mtu_bytes();
-                info!(
-                    peer = self.config.remote_label,
-                    mtu, "effective MTU verified"
-                );
-                self.outputs.push_back(SleeveOutput::Changed);
+    fn drain_pmtu(&mut self) {
+        while let Some(output) = self.pmtu.poll_output() {
+            match output {
+                PmtuOutput::Changed => self.outputs.push_back(SleeveOutput::Changed),
+                PmtuOutput::Test { frame_bytes } => {
+                    self.send_probe(ProbeKind::MtuTest { frame_bytes });
+                }
+                PmtuOutput::Verified => {
+                    let mtu = self.pmtu.mtu_bytes();
+                    info!(
+                        peer = self.config.remote_label,
+                        mtu, "effective MTU verified"
+                    );
+                }
             }
         }
     }
@@ -360,12 +367,6 @@ impl Sleeve {
             self.outputs.push_back(SleeveOutput::Changed);
         }
         self.send_probe(ProbeKind::FragmentationTest);
-    }
-
-    fn send_discovery(&mut self) {
-        self.send_probe(ProbeKind::MtuTest {
-            frame_bytes: PMTU_DISCOVERY_BYTES,
-        });
     }
 
     fn send_probe(&mut self, kind: ProbeKind) {

@@ -49,6 +49,9 @@ pub struct Tunnel {
     pub mtu_bytes: usize,
     /// Largest UDP payload of a DF datagram, bytes.
     pub max_payload_bytes: usize,
+    /// Whether the path was seen to carry more than the kernel believes: DF datagrams then heed
+    /// only the interface's MTU.
+    pub exceeds_kernel_mtu: bool,
     /// Whether IP fragmentation was seen to work end to end.
     pub stack_frag: bool,
 }

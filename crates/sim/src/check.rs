@@ -12,9 +12,6 @@ use crate::host::{Host, Power};
 use crate::plan::{CONN_LIMIT_DEFAULT, Fault, PathMtu, Plan};
 use crate::world::{Violation, World};
 
-/// What a search in the dark assumes to work (spec/sleeve.md 6).
-const SEARCH_FLOOR_BYTES: usize = 552;
-
 /// Sites that can reach each other over connections.
 pub type Component = BTreeSet<usize>;
 
@@ -272,8 +269,6 @@ impl<'w> Observer<'w> {
                 let path: PathMtu = self.world.network.path_mtu(site, other);
                 let ip = self.plan.sites[other].ip;
                 let expected = path.bytes - overhead_bytes(ip, tunnel.encrypted);
-                let floor = if path.truthful { 0 } else { SEARCH_FLOOR_BYTES };
-                let expected = expected.max(floor);
                 if !disturbed && published.mtu_bytes != expected {
                     let mtu = published.mtu_bytes;
                     return Err(format!(

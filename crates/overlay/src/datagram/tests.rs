@@ -24,6 +24,7 @@ fn tunnel(key: Option<Arc<SessionKey>>, outbound: bool) -> Tunnel {
         carries_traffic: true,
         mtu_bytes: 1414,
         max_payload_bytes: 1472,
+        exceeds_kernel_mtu: false,
         stack_frag: true,
     }
 }

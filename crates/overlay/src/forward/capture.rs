@@ -9,6 +9,7 @@ use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
 use crate::forward::program::{Counters, Program};
 use crate::forward::{Captured, DropReason, decide_captured};
 use crate::mac::{Learned, MacTable};
+use crate::mss;
 use crate::segment::{SuperFrame, VnetHeader, complete_checksum};
 
 /// State of the thread that reads the TAP.
@@ -47,10 +48,6 @@ impl CapturePath {
             Ok(None) if complete_checksum(header, frame).is_ok() => None,
             Ok(None) | Err(_) => return counters.count(DropReason::MalformedFrame),
         };
-        let outgoing = Outgoing {
-            frame,
-            cut: cut.as_ref(),
-        };
         let verdict = match self.recent {
             Some((from, to, peer, next_hop)) if (from, to) == (source, destination) => {
                 Captured::Unicast {
@@ -59,6 +56,13 @@ impl CapturePath {
                 }
             }
             _ => decide_and_learn(program, macs, now_secs, source, destination),
+        };
+        if cut.is_none() && mss::is_syn(frame) {
+            clamp(program, verdict, frame);
+        }
+        let outgoing = Outgoing {
+            frame,
+            cut: cut.as_ref(),
         };
         match verdict {
             Captured::Drop(reason) => counters.count(reason),
@@ -113,6 +117,20 @@ impl CapturePath {
             let whole = 0..frame.len();
             outlet.inject(&VnetHeader::default(), frame, std::slice::from_ref(&whole));
         }
+    }
+}
+
+/// Lowers the segment size a SYN offers to what each tunnel it takes carries.
+fn clamp(program: &Program, verdict: Captured<'_>, frame: &mut [u8]) {
+    let mut by = |hop: PeerName| {
+        if let Ok(hop) = program.hop(hop) {
+            mss::clamp(frame, hop.tunnel.mtu_bytes);
+        }
+    };
+    match verdict {
+        Captured::Drop(_) => {}
+        Captured::Unicast { next_hop, .. } => by(next_hop),
+        Captured::Broadcast(hops) => hops.iter().copied().for_each(by),
     }
 }
 

@@ -136,6 +136,7 @@ mod tests {
             carries_traffic: true,
             mtu_bytes: 1438,
             max_payload_bytes: 1472,
+            exceeds_kernel_mtu: false,
             stack_frag: false,
         };
         let tunnels = [(remote, Arc::new(tunnel))].into();

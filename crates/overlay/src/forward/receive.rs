@@ -14,6 +14,7 @@ use crate::forward::program::{Counters, Program};
 use crate::forward::{DropReason, Received, decide_received};
 use crate::mac::{Learned, MacTable};
 use crate::merge::Merger;
+use crate::mss;
 use crate::table::{Tunnel, TunnelEvent};
 
 /// What a batch of datagrams is judged by.
@@ -126,6 +127,8 @@ impl ReceivePath {
             let envelope = (frame.origin, frame.destination);
             let bytes = start + FRAME_HEADER_BYTES..start + FRAME_HEADER_BYTES + frame.frame.len();
             start = bytes.end;
+            // What comes back takes this tunnel.
+            mss::clamp(&mut arena[bytes.clone()], tunnel.mtu_bytes);
             self.handle_frame(scene, via, envelope, arena, bytes, outlet);
         }
     }
@@ -162,6 +165,12 @@ impl ReceivePath {
                 });
             }
             Received::Relay { next_hop } => {
+                if mss::is_syn(frame)
+                    && let Ok(hop) = program.hop(next_hop)
+                {
+                    mss::clamp(&mut arena[range.clone()], hop.tunnel.mtu_bytes);
+                }
+                let frame = &arena[range];
                 let envelope = Envelope {
                     origin,
                     destination,

@@ -24,6 +24,7 @@ fn tunnel(remote: u64) -> Tunnel {
         carries_traffic: true,
         mtu_bytes: 1438,
         max_payload_bytes: 1472,
+        exceeds_kernel_mtu: false,
         stack_frag: true,
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the sleeve control machine.
 
 use super::*;
+use crate::pmtu::CONFIRM_INTERVAL;
 
 const UID: u64 = 0x1122_3344_5566_7788;
 
@@ -61,6 +62,17 @@ fn tick(sleeve: &mut Sleeve) -> (Instant, Vec<SleeveOutput>) {
     let (at, _) = sleeve.poll_timeout().unwrap();
     sleeve.handle_timeout(at);
     (at, drain(sleeve))
+}
+
+/// Advances to the next heartbeat. Tests of the path MTU are answered.
+fn next_heartbeat(sleeve: &mut Sleeve) -> Instant {
+    loop {
+        let (at, outputs) = tick(sleeve);
+        if outputs.contains(&heartbeat()) {
+            return at;
+        }
+        sleeve.handle_control(3, &1438u16.to_be_bytes(), at);
+    }
 }
 
 #[test]
@@ -170,7 +182,10 @@ fn control_1_establishes_slows_heartbeats_and_starts_the_tests() {
         mtu_test(60000),
     ];
     assert_eq!(drain(&mut sleeve), expected);
-    assert_eq!(tick(&mut sleeve), (at + SLOW_HEARTBEAT, vec![heartbeat()]));
+    sleeve.handle_too_big(1500, at);
+    sleeve.handle_control(3, &1438u16.to_be_bytes(), at);
+    drain(&mut sleeve);
+    assert_eq!(next_heartbeat(&mut sleeve), at + SLOW_HEARTBEAT);
     sleeve.handle_control(1, &[], at + SLOW_HEARTBEAT);
     let repeated = [fragmentation_test(), mtu_test(60000)];
     assert_eq!(
@@ -178,7 +193,7 @@ fn control_1_establishes_slows_heartbeats_and_starts_the_tests() {
         repeated,
         "a second control 1 only repeats the tests"
     );
-    assert_eq!(tick(&mut sleeve).0, at + SLOW_HEARTBEAT * 2);
+    assert_eq!(next_heartbeat(&mut sleeve), at + SLOW_HEARTBEAT * 2);
 }
 
 #[test]
@@ -290,7 +305,10 @@ fn too_big_is_published_before_the_test_is_sent() {
     );
     assert_eq!(tick(&mut sleeve).0, now + Duration::from_millis(10));
     sleeve.handle_control(3, &1414u16.to_be_bytes(), now);
-    assert_eq!(drain(&mut sleeve), [SleeveOutput::Changed]);
+    assert_eq!(drain(&mut sleeve), []);
+    let (at, outputs) = tick(&mut sleeve);
+    assert_eq!(at, now + FAST_HEARTBEAT);
+    assert_eq!(outputs, [heartbeat()]);
 }
 
 #[test]
@@ -312,6 +330,22 @@ fn a_move_to_ipv6_finds_the_mtu_anew() {
 }
 
 /// F48: rather than use a number twice the connection ends.
+#[test]
+fn a_verified_mtu_is_confirmed_again_and_again_and_at_once_after_a_move() {
+    let now = base();
+    let mut sleeve = sleeve(true, false);
+    sleeve.confirm(now);
+    sleeve.handle_control(1, &[], now);
+    sleeve.handle_too_big(1500, now);
+    sleeve.handle_control(3, &1438u16.to_be_bytes(), now);
+    hear(&mut sleeve, "192.0.2.2:6783", now);
+    let at = now + CONFIRM_INTERVAL;
+    assert_eq!(tick(&mut sleeve), (at, vec![mtu_test(1452)]));
+    sleeve.handle_control(3, &1438u16.to_be_bytes(), at);
+    let outputs = hear(&mut sleeve, "203.0.113.9:1024", at);
+    assert_eq!(outputs, [SleeveOutput::Changed, mtu_test(1452)]);
+}
+
 #[test]
 fn used_up_counters_are_fatal() {
     let now = base();

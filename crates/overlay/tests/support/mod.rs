@@ -188,6 +188,7 @@ fn tunnel(us: u64, other: u64) -> Tunnel {
         carries_traffic: true,
         mtu_bytes: 1414,
         max_payload_bytes: 1472,
+        exceeds_kernel_mtu: false,
         stack_frag: true,
     }
 }
