@@ -22,11 +22,12 @@ const FILE: &str = "docs/performance.md";
 const ABOUT: &str = "## Beside the original\n\n\
     Written by `cargo xtask race --write`. Hosts are network namespaces joined by veths with an MTU of \
     1500; containers are further namespaces. Mode \"one core per host\": packets, daemons and programs of \
-    a host run on one core. CPU time is that of all processes of all hosts of a path, from a control \
-    group; the column \"counted CPU of all\" is its share of the time the whole machine was busy \
-    meanwhile, the rest being interrupts on idle cores and programs outside the test. All paths of a \
-    table stand at once and are measured in turn, round after round. Only ratios within one table mean \
-    something; differences below 15 % do not.\n";
+    a host run on one core, where a daemon and the programs beside it get equal shares if both want it \
+    (control groups). CPU time is that of all processes of all hosts of a path, from control groups; the \
+    column \"counted CPU of all\" is its share of the time the whole machine was busy meanwhile, the rest \
+    being interrupts on idle cores and programs outside the test. All paths of a table stand at once and \
+    are measured in turn, round after round. Only ratios within one table mean something; differences \
+    below 15 % do not.\n";
 
 /// Puts a measured part into the file; `name` is that of its comments.
 pub(crate) fn write(name: &str, body: &str) -> Outcome<()> {

@@ -194,3 +194,40 @@ fn render(tally: &Tally, stream: &Throughput, seconds: u64) -> Outcome<String> {
     }
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEEN: &str = "\
+         weft-rx  4242      55d0c1a2b3c4 dryoc::salsa20::xor_chunk (/opt/bin/weft)
+         weft-rx  4242      55d0c1a2b3c5 dryoc::salsa20::xor_chunk (/opt/bin/weft)
+         weft-tx  4243  ffffffff81000000 __schedule ([kernel.kallsyms])
+         swapper     0  ffffffff81000001 pv_native_safe_halt ([kernel.kallsyms])
+       opt cgu.3  7777      7fbd93434a29 llvm::Value::uses (/usr/lib/libLLVM.so)
+     not a sample
+";
+
+    const STREAM: Throughput = Throughput {
+        gbits_per_second: 4.0,
+        cpu_seconds_per_gbit: 0.3,
+        counted: 1.0,
+    };
+
+    #[test]
+    fn shares_are_of_what_the_test_did() {
+        let tally = sort(SEEN, &[4242, 4243], "weft");
+        let text = render(&tally, &STREAM, 1).unwrap();
+        assert!(text.contains("idle for 20 %"), "{text}");
+        assert!(text.contains("20 % went to programs outside"), "{text}");
+        let cipher = "| cipher | 66.7 | 0.200 | `dryoc::salsa20::xor_chunk` 66.7 |";
+        assert!(text.contains(cipher), "{text}");
+        let waking = "| wake-ups and scheduling | 33.3 | 0.100 | `__schedule` 33.3 |";
+        assert!(text.contains(waking), "{text}");
+    }
+
+    #[test]
+    fn a_profile_without_the_test_in_it_is_an_error() {
+        assert!(render(&sort(SEEN, &[], "weft"), &STREAM, 1).is_err());
+    }
+}

@@ -55,29 +55,38 @@ pub(super) fn common(bench: &Bench<'_>, lanes: &[Lane], flood: Flood) -> Outcome
 /// The state of the search for a common rate.
 #[derive(Default)]
 struct Climb {
-    /// The highest rate carried by Weft, before the first it did not carry.
+    /// The highest rate carried by Weft.
     carried: Option<u64>,
     /// The first rate that saturated the original.
     saturating: Option<u64>,
-    failed: bool,
+    /// Rates in a row that Weft did not carry. One alone may be the machine's fault.
+    failed: u32,
 }
 
 impl Climb {
     /// Takes the losses at a rate; whether enough is known.
     fn step(&mut self, rate: u64, ours: f64, theirs: Option<f64>) -> bool {
-        self.failed |= ours > CARRIED;
-        if !self.failed {
-            self.carried = Some(rate);
+        if ours > CARRIED {
+            self.failed += 1;
+        } else {
+            (self.carried, self.failed) = (Some(rate), 0);
         }
-        if theirs.is_none_or(|lost| lost > SATURATED) {
-            self.saturating.get_or_insert(rate);
+        match theirs {
+            Some(lost) if lost > SATURATED => {
+                self.saturating.get_or_insert(rate);
+            }
+            Some(_) | None => {}
         }
-        self.failed && self.saturating.is_some()
+        self.failed >= 2 && (theirs.is_none() || self.saturating.is_some())
     }
 
     fn best(&self) -> u64 {
-        let carried = self.carried.unwrap_or(FIRST_PER_SECOND);
-        carried.max(self.saturating.unwrap_or(carried))
+        let rates = [self.carried, self.saturating];
+        rates
+            .into_iter()
+            .flatten()
+            .max()
+            .unwrap_or(FIRST_PER_SECOND)
     }
 }
 
@@ -123,9 +132,10 @@ mod tests {
     fn the_common_rate_is_the_highest_weft_carries_beyond_what_the_original_does() {
         let mut climb = Climb::default();
         assert!(!climb.step(100, 0.0, Some(0.0)));
-        assert!(!climb.step(150, 0.0, Some(0.3)));
+        assert!(!climb.step(150, 0.2, Some(0.3)));
         assert!(!climb.step(225, 0.005, Some(0.6)));
-        assert!(climb.step(337, 0.2, Some(0.7)));
+        assert!(!climb.step(337, 0.2, Some(0.7)));
+        assert!(climb.step(505, 0.2, Some(0.7)));
         assert_eq!(climb.best(), 225);
     }
 
@@ -133,15 +143,17 @@ mod tests {
     fn the_common_rate_saturates_the_original_even_if_weft_is_slower() {
         let mut climb = Climb::default();
         assert!(!climb.step(100, 0.05, Some(0.0)));
-        assert!(climb.step(150, 0.0, Some(0.2)));
-        assert_eq!(climb.best(), 150);
+        assert!(!climb.step(150, 0.05, Some(0.0)));
+        assert!(climb.step(225, 0.05, Some(0.2)));
+        assert_eq!(climb.best(), 225);
     }
 
     #[test]
     fn without_the_original_the_common_rate_is_what_weft_carries() {
         let mut climb = Climb::default();
         assert!(!climb.step(100, 0.0, None));
-        assert!(climb.step(150, 0.2, None));
+        assert!(!climb.step(150, 0.2, None));
+        assert!(climb.step(225, 0.2, None));
         assert_eq!(climb.best(), 100);
     }
 

@@ -135,6 +135,8 @@ fn has(symbol: &str, words: &[&str]) -> bool {
 fn kernel_work(symbol: &str, endpoint: bool) -> Work {
     if begins(symbol, TCP) {
         Work::Endpoints
+    } else if begins(symbol, &["enqueue_to_backlog"]) {
+        Work::Stack
     } else if begins(symbol, BRIDGE) {
         Work::Bridge
     } else if begins(symbol, COPIES) {
@@ -197,6 +199,8 @@ const TCP: &[&str] = &[
     "inet_csk",
     "inet_ehash",
     "inet6_",
+    "bbr_",
+    "minmax_",
 ];
 
 const BRIDGE: &[&str] = &[
@@ -207,6 +211,8 @@ const BRIDGE: &[&str] = &[
     "virtio_net_hdr",
     "fdb_",
     "ptr_ring",
+    "setup_pre_routing",
+    "ip_sabotage",
 ];
 
 const COPIES: &[&str] = &[
@@ -216,14 +222,12 @@ const COPIES: &[&str] = &[
     "memcpy",
     "memmove",
     "memset",
-    "memcpy_",
     "clear_page",
     "clear_user",
     "entry_",
     "do_syscall",
     "syscall",
     "x64_sys",
-    "x64_sys_call",
     "sys_",
     "ksys_",
     "vfs_",
@@ -254,6 +258,9 @@ const COPIES: &[&str] = &[
     "x86_indirect_thunk",
     "fsnotify",
     "audit_",
+    "virt_addr_valid",
+    "check_stack_object",
+    "rseq",
 ];
 
 const WAKE_UPS: &[&str] = &[
@@ -345,6 +352,13 @@ const WAKE_UPS: &[&str] = &[
     "calc_",
     "accumulate",
     "nohz",
+    "do_select",
+    "core_sys_select",
+    "do_pselect",
+    "eventfd",
+    "pollwait",
+    "find_next_bit",
+    "call_function_single",
 ];
 
 const STACK: &[&str] = &[
@@ -367,7 +381,6 @@ const STACK: &[&str] = &[
     "netns",
     "napi",
     "process_backlog",
-    "enqueue_to_backlog",
     "gro_",
     "gso",
     "skb",
@@ -436,6 +449,22 @@ const STACK: &[&str] = &[
     "refill_",
     "try_charge",
     "list_",
+    "nft_",
+    "lookup_nulls",
+    "nfct",
+    "hash_conntrack",
+    "reuseport",
+    "raw_local_deliver",
+    "passthru_features",
+    "is_skb_forwardable",
+    "raw_callee_save",
+    "next_zones",
+    "get_pfnblock",
+    "put_cpu_partial",
+    "rcu_free",
+    "htab_",
+    "handle_mm",
+    "zone_",
 ];
 
 /// Samples counted by kind and function.
@@ -479,3 +508,6 @@ fn short(symbol: &str) -> String {
         fits => fits.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
