@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use api::report::Report;
 use axum::Router;
@@ -20,6 +21,7 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_body_util::LengthLimitError;
 use linux::addr::Cidr;
 use node::Command;
 
@@ -34,6 +36,8 @@ use crate::{clock, report, resolve, status};
 
 /// Largest request body, bytes: thousands of peers fit.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long a request body may take.
+const BODY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What request handlers reach.
 pub struct App {
@@ -115,7 +119,24 @@ fn finish(routes: Router<Arc<App>>, app: Arc<App>) -> Router {
     routes
         .fallback(not_found)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn(await_body))
         .with_state(app)
+}
+
+/// Reads the whole body before anything is done, so that no handler waits for a slow client.
+async fn await_body(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let reading = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(BODY_TIME_MAX, reading).await {
+        Ok(Ok(bytes)) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Ok(Err(error)) if is_too_large(&error) => failure(413, &"request body is too large"),
+        Ok(Err(error)) => failure(400, &error),
+        Err(_) => failure(408, &"request body did not arrive"),
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
 }
 
 /// Adds the checks of TCP listeners to a router. `loopback` listeners serve loopback names only;

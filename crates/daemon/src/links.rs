@@ -4,18 +4,23 @@
 //! busy slows the readers and through them the peers. Closing discards what is queued: every socket
 //! has linger 0 and is dropped whole.
 
+mod lobby;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use mesh::LinkId;
+use mesh::{LinkId, TokenBucket};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::task::{self, Task};
+use lobby::Lobby;
 
 /// Events waiting for the driver; with `READ_BYTES` each, 4 MiB at most.
 const EVENTS_MAX: usize = 256;
@@ -28,10 +33,8 @@ const QUEUE_MESSAGES_MAX: usize = 1024;
 const QUEUE_BYTES_MAX: usize = 64 << 20;
 /// How long a dial may take; the system's own limit is two minutes.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Tokens of the accept limiter (spec/mesh.md 11).
-const ACCEPT_BURST: u32 = 20;
-/// Time in which the accept limiter regains one token (spec/mesh.md 11).
-const ACCEPT_REFILL: Duration = Duration::from_millis(50);
+/// Pause after a connection could not be accepted.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 /// Connections the kernel holds for us before we accept them.
 const BACKLOG: i32 = 1024;
 
@@ -331,33 +334,94 @@ fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Accepts for ever, at the limiter's pace.
-pub fn accept(listener: TcpListener, events: mpsc::Sender<LinkEvent>) -> Task {
+/// Accepts for ever and lets connections in at the limiter's pace, their sources in turn.
+pub fn accept(listeners: Vec<TcpListener>, events: mpsc::Sender<LinkEvent>) -> Task {
     task::spawn("accept", async move {
-        let mut tokens = ACCEPT_BURST;
-        let mut refill = tokio::time::interval(ACCEPT_REFILL);
-        refill.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
+        let mut bucket = TokenBucket::new(clock::now());
+        let mut lobby = Lobby::new();
+        let mut turned_away = 0_u64;
+        let mut rounds = 0;
         loop {
+            let next_token = if lobby.is_empty() {
+                None
+            } else if let Err(at) = bucket.take(clock::now()) {
+                Some(at)
+            } else {
+                let (stream, remote) = lobby.leave().expect("somebody waits");
+                if events
+                    .send(LinkEvent::Accepted(stream, remote))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+                continue;
+            };
+            rounds += 1;
             tokio::select! {
-                _ = refill.tick(), if tokens < ACCEPT_BURST => tokens = (tokens + 1).min(ACCEPT_BURST),
-                accepted = listener.accept(), if tokens > 0 => {
-                    tokens -= 1;
-                    match accepted {
-                        Ok((stream, remote)) => {
-                            if let Err(error) = configure(&stream) {
-                                tracing::warn!(conn = %remote, %error, "connection not usable");
-                                continue;
-                            }
-                            if events.send(LinkEvent::Accepted(stream, remote)).await.is_err() {
-                                return;
-                            }
-                        }
-                        Err(error) => tracing::error!(%error, "accepting connections"),
+                accepted = accept_any(&listeners, rounds) => {
+                    if receive(&mut lobby, accepted).await {
+                        turned_away += 1;
+                        note_turned_away(turned_away);
                     }
                 }
+                () = sleep_until(next_token) => {}
             }
         }
     })
+}
+
+/// Tells the operator, ever more rarely.
+fn note_turned_away(count: u64) {
+    if count.is_power_of_two() {
+        tracing::info!(count, "connections turned away: too many are waiting");
+    }
+}
+
+/// Lets a new connection wait. Whether one had to be turned away.
+async fn receive(
+    lobby: &mut Lobby<(TcpStream, SocketAddr)>,
+    accepted: io::Result<(TcpStream, SocketAddr)>,
+) -> bool {
+    let (stream, remote) = match accepted {
+        Ok(accepted) => accepted,
+        Err(error) => {
+            tracing::error!(%error, "accepting connections");
+            // It may be descriptors that are missing, which takes time to change.
+            tokio::time::sleep(ACCEPT_RETRY).await;
+            return false;
+        }
+    };
+    if let Err(error) = configure(&stream) {
+        tracing::debug!(conn = %remote, %error, "connection not usable");
+        return false;
+    }
+    // Dropping a connection resets it.
+    lobby.enter(remote.ip(), (stream, remote)).is_some()
+}
+
+/// The next connection on any of these; `rounds` says which to look at first.
+async fn accept_any(
+    listeners: &[TcpListener],
+    rounds: usize,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|cx| {
+        for step in 0..listeners.len() {
+            let listener = &listeners[(rounds + step) % listeners.len()];
+            if let Poll::Ready(accepted) = listener.poll_accept(cx) {
+                return Poll::Ready(accepted);
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
@@ -385,7 +449,7 @@ mod tests {
         let (mut links, mut events) = Links::new(None);
         let listener = open_listener("127.0.0.1:0".parse().expect("an address")).expect("listen");
         let address = listener.local_addr().expect("bound");
-        let _accept = accept(listener, links.events());
+        let _accept = accept(vec![listener], links.events());
         let out = LinkId::outbound(1);
         links.dial(out, address);
         let mut inbound = None;

@@ -96,11 +96,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let link_events = links.0.events();
     let (driver, handle) = Driver::new(node, links, datapath.clone(), tunnel_events, store.clone());
     let mut driver = Running::start(driver);
-    let _accepts: Vec<Task> = sockets
-        .mesh
-        .into_iter()
-        .map(|listener| links::accept(listener, link_events.clone()))
-        .collect();
+    let _accept = links::accept(sockets.mesh, link_events);
     let _names = peers.connect(handle.clone(), &store).await?;
 
     let app = Arc::new(App {

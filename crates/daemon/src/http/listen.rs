@@ -1,14 +1,31 @@
-//! Sockets of the HTTP API.
+//! Sockets of the HTTP API, and what a client may take of them: connections, time, bytes.
 
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
 
 use crate::task::{self, Task};
+
+/// Most connections of one listener.
+const CONNECTIONS_MAX: usize = 128;
+/// How long the head of the next request may take, idle time included.
+const HEADER_MAX: Duration = Duration::from_secs(10);
+/// Largest head of a request, bytes; a template in the path fits.
+const HEADER_BYTES_MAX: usize = 64 << 10;
+/// How long a TCP client may leave an answer unread, milliseconds.
+const STALL_MAX_MS: u32 = 30_000;
 
 /// A bound socket that does not serve yet.
 #[derive(Debug)]
@@ -59,20 +76,55 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, file))
 }
 
-/// Serves until the task is dropped.
+/// Serves until the task is dropped, which ends all connections.
 pub fn serve(listener: Listener, router: Router) -> Task {
     task::spawn("http", async move {
-        let result = match listener {
+        match listener {
             Listener::Tcp(listener) => {
                 let loopback = listener
                     .local_addr()
                     .is_ok_and(|address| address.ip().is_loopback());
-                axum::serve(listener, super::guarded(router, loopback)).await
+                let listener = listener.tap_io(|stream| {
+                    // Without it a client that never reads is merely kept longer.
+                    let _ = set_tcp_user_timeout(stream, STALL_MAX_MS);
+                });
+                run(listener, super::guarded(router, loopback)).await;
             }
-            Listener::Unix(listener, _file) => axum::serve(listener, router).await,
-        };
-        if let Err(error) = result {
-            tracing::error!(%error, "HTTP server ended");
+            Listener::Unix(listener, _file) => run(listener, router).await,
         }
     })
+}
+
+/// Accepts while there are few enough connections; the others wait in the kernel.
+async fn run(mut listener: impl axum::serve::Listener, router: Router) {
+    let service = TowerToHyperService::new(router);
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            (stream, _) = listener.accept(), if connections.len() < CONNECTIONS_MAX => {
+                connections.spawn(answer(stream, service.clone()));
+            }
+            Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "answering HTTP requests");
+                }
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    service: TowerToHyperService<Router>,
+) {
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_MAX)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "HTTP connection ended early");
+    }
 }
