@@ -25,7 +25,7 @@ use linux::bridge;
 use linux::tap::Tap;
 use linux::udp::{UdpPair, has_ipv6};
 use overlay::datagram::Lane;
-use overlay::forward::DropReason;
+use overlay::forward::{DropReason, ETHERNET_BYTES};
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::mac::MacTable;
 use overlay::table::{ForwardingTable, Probe, ProbeKind, Tunnel, TunnelEvent};
@@ -33,7 +33,9 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use tokio::sync::mpsc;
 use wire::PeerName;
-use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, heartbeat_frame};
+use wire::sleeve::{
+    FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, PMTU_DISCOVERY_BYTES, heartbeat_frame,
+};
 
 use crate::clock;
 use outlet::{Events, Port, Sockets};
@@ -180,6 +182,7 @@ impl Datapath {
             max_payload_bytes: PAYLOAD_MAX_BYTES,
             ..(**tunnel).clone()
         };
+        let is_beyond = is_beyond(tunnel, probe.kind);
         let (is_df, frame_bytes) = match probe.kind {
             ProbeKind::Heartbeat { .. } => (true, HEARTBEAT_BYTES),
             ProbeKind::FragmentationTest => (false, FRAGMENTATION_TEST_BYTES),
@@ -199,7 +202,11 @@ impl Datapath {
             self.probe_counters.count(DropReason::TooBigDatagram);
         }
         let is_sent = lane.flush(us, |tunnel, is_df, bytes, datagram_bytes| {
-            port.send(tunnel, is_df, bytes, datagram_bytes);
+            if is_beyond {
+                port.send_beyond(tunnel, bytes);
+            } else {
+                port.send(tunnel, is_df, bytes, datagram_bytes);
+            }
         });
         if !is_sent {
             port.tell(TunnelEvent::CounterExhausted {
@@ -265,6 +272,16 @@ impl Drop for Datapath {
     fn drop(&mut self) {
         self.shutdown();
     }
+}
+
+/// Whether a probe looks for more than its tunnel is known to carry. The discovery probe asks the
+/// kernel what it knows, so it does not.
+fn is_beyond(tunnel: &Tunnel, kind: ProbeKind) -> bool {
+    let ProbeKind::MtuTest { frame_bytes } = kind else {
+        return false;
+    };
+    let known_bytes = tunnel.mtu_bytes.saturating_add(ETHERNET_BYTES);
+    frame_bytes > known_bytes && frame_bytes != PMTU_DISCOVERY_BYTES
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,9 +1,10 @@
 //! UDP sockets of the data plane: batches out by segmentation offload (GSO), batches in by receive
-//! offload (GRO), and two senders on one port, one that always sets "don't fragment" and one that
-//! never does.
+//! offload (GRO), and senders on one port that differ in "don't fragment": one always sets it and
+//! heeds the path MTU the kernel knows, one always sets it and heeds the interface's MTU alone, one
+//! never sets it.
 //!
-//! Both sockets of a [`UdpPair`] are bound to the same address. A one-instruction socket filter
-//! hands everything received to the first, so the second only sends.
+//! All sockets of a [`UdpPair`] are bound to the same address. A one-instruction socket filter
+//! hands everything received to the first, so the others only send.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, size_of_val};
@@ -51,18 +52,41 @@ pub struct UdpError {
     pub source: io::Error,
 }
 
-/// Two sockets on one address; see the module.
+/// How a datagram may be sent with regard to its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fragmentation {
+    /// It may be fragmented on the way.
+    Allowed,
+    /// "Don't fragment"; refused beyond the path MTU the kernel knows.
+    Refused,
+    /// "Don't fragment"; refused beyond the interface's MTU only, whatever routers once said.
+    RefusedByInterface,
+}
+
+impl Fragmentation {
+    /// As the kernel's option for IPv4; the option for IPv6 has the same values.
+    const fn discover(self) -> c_int {
+        match self {
+            Self::Allowed => libc::IP_PMTUDISC_DONT,
+            Self::Refused => libc::IP_PMTUDISC_DO,
+            Self::RefusedByInterface => libc::IP_PMTUDISC_PROBE,
+        }
+    }
+}
+
+/// Sockets on one address; see the module.
 #[derive(Debug)]
 pub struct UdpPair {
     df: Socket,
     non_df: Socket,
+    probing: Socket,
     local: SocketAddr,
     /// Whether this kernel has segmentation offload; one without would send a batch as one datagram.
     takes_batches: bool,
 }
 
 impl UdpPair {
-    /// Binds both in the namespace of the calling thread.
+    /// Binds all in the namespace of the calling thread.
     pub fn bind(address: SocketAddr) -> Result<Self, UdpError> {
         Self::try_bind(address).map_err(|source| UdpError { address, source })
     }
@@ -81,35 +105,13 @@ impl UdpPair {
             .as_socket()
             .ok_or(io::ErrorKind::InvalidInput)?;
         let non_df = bound(local, true)?;
-        if address.is_ipv4() {
-            set(
-                &df,
-                libc::IPPROTO_IP,
-                libc::IP_MTU_DISCOVER,
-                libc::IP_PMTUDISC_DO,
-            )?;
-            set(
-                &non_df,
-                libc::IPPROTO_IP,
-                libc::IP_MTU_DISCOVER,
-                libc::IP_PMTUDISC_DONT,
-            )?;
-        } else {
-            set(
-                &df,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_MTU_DISCOVER,
-                libc::IPV6_PMTUDISC_DO,
-            )?;
-            set(&df, libc::IPPROTO_IPV6, IPV6_DONTFRAG, 1)?;
-            set(
-                &non_df,
-                libc::IPPROTO_IPV6,
-                libc::IPV6_MTU_DISCOVER,
-                libc::IPV6_PMTUDISC_DONT,
-            )?;
-        }
-        for socket in [&df, &non_df] {
+        let probing = bound(local, true)?;
+        for (socket, fragmentation) in [
+            (&df, Fragmentation::Refused),
+            (&non_df, Fragmentation::Allowed),
+            (&probing, Fragmentation::RefusedByInterface),
+        ] {
+            set_fragmentation(socket, address.is_ipv4(), fragmentation)?;
             set_buffer(socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
             socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         }
@@ -117,12 +119,13 @@ impl UdpPair {
         Ok(Self {
             df,
             non_df,
+            probing,
             local,
             takes_batches,
         })
     }
 
-    /// The address both are bound to.
+    /// The address all are bound to.
     pub const fn local_address(&self) -> SocketAddr {
         self.local
     }
@@ -162,7 +165,7 @@ impl UdpPair {
     /// and 65507 bytes in all. `EMSGSIZE` or `EINVAL`: they exceed the path MTU.
     pub fn send(
         &self,
-        is_df: bool,
+        fragmentation: Fragmentation,
         to: SocketAddr,
         bytes: &[u8],
         datagram_bytes: usize,
@@ -194,7 +197,11 @@ impl UdpPair {
                     .write_unaligned(segment);
             }
         }
-        let socket = if is_df { &self.df } else { &self.non_df };
+        let socket = match fragmentation {
+            Fragmentation::Allowed => &self.non_df,
+            Fragmentation::Refused => &self.df,
+            Fragmentation::RefusedByInterface => &self.probing,
+        };
         // SAFETY: all pointers in `message` point to live memory of the stated lengths, which the
         // kernel only reads.
         let sent =
@@ -263,6 +270,26 @@ pub fn is_batch_refused(error: &io::Error) -> bool {
 /// Whether the outgoing device or this kernel cannot take batches at all.
 pub fn is_batching_unavailable(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EOPNOTSUPP))
+}
+
+fn set_fragmentation(socket: &Socket, is_ipv4: bool, how: Fragmentation) -> io::Result<()> {
+    if is_ipv4 {
+        return set(
+            socket,
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            how.discover(),
+        );
+    }
+    if how != Fragmentation::Allowed {
+        set(socket, libc::IPPROTO_IPV6, IPV6_DONTFRAG, 1)?;
+    }
+    set(
+        socket,
+        libc::IPPROTO_IPV6,
+        libc::IPV6_MTU_DISCOVER,
+        how.discover(),
+    )
 }
 
 fn bound(address: SocketAddr, is_shared: bool) -> io::Result<Socket> {
@@ -408,9 +435,14 @@ mod tests {
                 continue;
             }
             let (a, b) = pairs(address);
-            for is_df in [true, false] {
+            for fragmentation in [
+                Fragmentation::Refused,
+                Fragmentation::Allowed,
+                Fragmentation::RefusedByInterface,
+            ] {
                 let bytes: Vec<u8> = (0..3500_u32).map(|i| (i % 251) as u8).collect();
-                a.send(is_df, b.local_address(), &bytes, 1000).unwrap();
+                a.send(fragmentation, b.local_address(), &bytes, 1000)
+                    .unwrap();
                 let mut got = Vec::new();
                 while let Some((piece, size, from)) = receive(&b) {
                     assert_eq!(from, a.local_address());
@@ -452,10 +484,12 @@ mod tests {
         assert!(mtu >= 16_384);
         if mtu < 65_535 {
             let bytes = vec![0; mtu];
-            assert!(is_too_big(
-                &a.send(true, b.local_address(), &bytes, mtu).unwrap_err()
-            ));
-            a.send(false, b.local_address(), &bytes, mtu).unwrap();
+            for fragmentation in [Fragmentation::Refused, Fragmentation::RefusedByInterface] {
+                let refused = a.send(fragmentation, b.local_address(), &bytes, mtu);
+                assert!(is_too_big(&refused.unwrap_err()));
+            }
+            a.send(Fragmentation::Allowed, b.local_address(), &bytes, mtu)
+                .unwrap();
         }
     }
 
@@ -465,7 +499,8 @@ mod tests {
         let closed = b.local_address();
         drop(b);
         for _ in 0..3 {
-            a.send(true, closed, b"anybody there?", 14).unwrap();
+            a.send(Fragmentation::Refused, closed, b"anybody there?", 14)
+                .unwrap();
         }
         assert_eq!(receive(&a), None);
     }

@@ -1,13 +1,14 @@
 //! Where the pure half's results go: the TAP, the sockets, the queue of events.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use linux::tap::Tap;
-use linux::udp::{UdpPair, is_batch_refused, is_batching_unavailable, is_too_big};
+use linux::udp::{Fragmentation, UdpPair, is_batch_refused, is_batching_unavailable, is_too_big};
 use overlay::forward::DropReason;
 use overlay::forward::egress::Outlet;
 use overlay::forward::program::Counters;
@@ -32,6 +33,17 @@ const LOG_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Sockets {
     pub(super) v4: Option<UdpPair>,
     pub(super) v6: Option<UdpPair>,
+}
+
+impl Sockets {
+    /// The pair of an address's family.
+    const fn towards(&self, to: SocketAddr) -> Option<&UdpPair> {
+        if to.is_ipv4() {
+            self.v4.as_ref()
+        } else {
+            self.v6.as_ref()
+        }
+    }
 }
 
 /// The way of events to the control plane. Its queue closes when the last strong one is gone.
@@ -113,19 +125,19 @@ impl Port {
             return self.counters.count(DropReason::AwaitingContact);
         };
         let sockets = Arc::clone(&self.sockets);
-        let pair = if to.is_ipv4() {
-            &sockets.v4
-        } else {
-            &sockets.v6
-        };
-        let Some(pair) = pair else {
+        let Some(pair) = sockets.towards(to) else {
             return self.counters.count(DropReason::SendFailed);
+        };
+        let fragmentation = match (is_df, tunnel.exceeds_kernel_mtu) {
+            (false, _) => Fragmentation::Allowed,
+            (true, false) => Fragmentation::Refused,
+            (true, true) => Fragmentation::RefusedByInterface,
         };
         // Datagrams to be fragmented below us cannot be batched.
         let fits = is_df || size <= tunnel.max_payload_bytes;
         let is_batch = bytes.len() > size && fits && self.batches;
         if is_batch || bytes.len() <= size {
-            match pair.send(is_df, to, bytes, size) {
+            match pair.send(fragmentation, to, bytes, size) {
                 Ok(()) => return,
                 Err(error) if is_df && is_too_big(&error) => {
                     if self.report_too_big(tunnel, pair, size) {
@@ -140,9 +152,30 @@ impl Port {
         }
         // One by one: what is not a matter of batching fails again.
         for datagram in bytes.chunks(size) {
-            if let Err(error) = pair.send(is_df, to, datagram, datagram.len()) {
+            if let Err(error) = pair.send(fragmentation, to, datagram, datagram.len()) {
                 self.send_failed(&error);
             }
+        }
+    }
+
+    /// Sends one test datagram beyond the limits known, whatever the kernel knows of the path. That
+    /// the interface refuses it is an answer, too, and no news.
+    pub(super) fn send_beyond(&mut self, tunnel: &Tunnel, datagram: &[u8]) {
+        let Some(to) = tunnel.remote_address else {
+            return self.counters.count(DropReason::AwaitingContact);
+        };
+        let Some(pair) = self.sockets.towards(to) else {
+            return self.counters.count(DropReason::SendFailed);
+        };
+        let how = Fragmentation::RefusedByInterface;
+        match pair.send(how, to, datagram, datagram.len()) {
+            Ok(()) => {
+                let (count, bytes) = (&self.counters.datagrams_out, &self.counters.bytes_out);
+                count.fetch_add(1, Relaxed);
+                bytes.fetch_add(datagram.len() as u64, Relaxed);
+            }
+            Err(error) if is_too_big(&error) => {}
+            Err(error) => self.send_failed(&error),
         }
     }
 
