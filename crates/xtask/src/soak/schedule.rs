@@ -153,7 +153,7 @@ mod tests {
                 }
             }
             assert!(open.is_empty(), "{open:?}");
-            assert_eq!(restarts, [1, 2, 2, 2, 2, 2], "seed {seed}");
+            assert_eq!(restarts, [1, 3, 3, 3, 3, 3], "seed {seed}");
             assert!(actions.len() > 60, "{}", actions.len());
         }
     }
