@@ -64,6 +64,26 @@ fn unknown_flags_of_launch_are_refused_as_by_the_original() {
     assert_eq!(code, 125, "{err}");
 }
 
+/// F27, F45: of the cipher nothing can be chosen, and nothing of it switched off.
+#[test]
+fn there_is_no_option_for_the_cipher_or_against_replay_protection() {
+    let (code, _, help) = weft(&["launch", "--help"]);
+    assert_eq!(code, 0);
+    assert!(help.contains("--password"), "{help}");
+    let help = help.to_lowercase();
+    for word in [
+        "cipher",
+        "suite",
+        "certificate",
+        "replay",
+        "window",
+        "insecure",
+        "nonce",
+    ] {
+        assert!(!help.contains(word), "{word}: {help}");
+    }
+}
+
 #[test]
 fn wrong_words_give_the_usage_of_the_verb() {
     for words in [

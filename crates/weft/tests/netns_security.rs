@@ -3,6 +3,7 @@
 mod lab;
 
 use std::net::TcpStream;
+use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +14,12 @@ use lab::{Lab, PASSWORD};
 
 /// How long two hosts are watched that must not come together.
 const WATCHED: Duration = Duration::from_secs(8);
+
+/// What a host's daemon has logged so far.
+fn log_of(host: &Host) -> String {
+    let file = host.path("run").join("weft.log");
+    std::fs::read_to_string(file).unwrap_or_default()
+}
 
 /// Attaches a container on each of two hosts and asserts that they stay apart.
 fn assert_apart(lab: &Lab, hosts: &[Rc<Host>; 2]) {
@@ -43,6 +50,11 @@ fn a_peer_with_another_password_is_kept_out() {
         status.contains("failed") || status.contains("retrying"),
         "{status}"
     );
+    let logs = hosts.each_ref().map(|host| log_of(host));
+    let told = logs
+        .iter()
+        .any(|log| log.contains("Unable to decrypt TCP msg"));
+    assert!(told, "{logs:?}");
 }
 
 /// F39: a peer without a password joins none with one.
@@ -68,6 +80,53 @@ fn a_peer_with_a_password_does_not_join_one_without() {
     hosts[0].launch(&[]);
     hosts[1].join(&[&hosts[0]]);
     assert_apart(&lab, &hosts);
+}
+
+/// F22: networks on the same wire that have a port or a password of their own stay apart, and so do
+/// their containers, though all have addresses of one subnet.
+#[test]
+fn networks_on_one_underlay_do_not_mix() {
+    let Some(lab) = Lab::encrypted() else { return };
+    let hosts = lab.hosts(["a", "b", "c", "d"]);
+    hosts[0].launch(&[]);
+    hosts[1].join(&[&hosts[0]]);
+    // Hosts of the second network know the first one's addresses.
+    let others: Vec<String> = hosts.iter().map(|host| host.address(0)).collect();
+    for (host, known) in [(&hosts[2], [0, 1]), (&hosts[3], [0, 2])] {
+        host.set_password(Some("the password of the second network"));
+        let known = known.map(|at| others[at].as_str());
+        host.launch(&[&["--port", "7783"][..], &known].concat());
+    }
+    hosts[2].weft(&["connect", "192.168.77.1:6783"]).ok();
+    hosts.iter().for_each(|host| host.wait_established(1));
+    let attached = |at: usize, address: &str| lab.attached(&hosts[at], "c", &[address]);
+    let containers = [
+        attached(0, "10.32.0.1/24"),
+        attached(1, "10.32.0.2/24"),
+        attached(2, "10.32.0.3/24"),
+        attached(3, "10.32.0.4/24"),
+    ];
+    wait_ping(&containers[0].namespace, "10.32.0.2");
+    wait_ping(&containers[2].namespace, "10.32.0.4");
+    assert_no_pings(&containers[0].namespace, "10.32.0.3");
+    assert_no_pings(&containers[3].namespace, "10.32.0.1");
+    hosts.iter().for_each(|host| host.wait_peers(2));
+}
+
+/// F41: a password that could be guessed is taken, with a warning.
+#[test]
+fn a_short_password_is_warned_about() {
+    let Some(lab) = Lab::encrypted() else { return };
+    let host = lab.host("a");
+    host.set_password(Some("hunter22"));
+    let answer = host.try_launch(&[]);
+    assert_eq!(answer.code, 0, "{answer:?}");
+    assert!(answer.err.contains("passphrase is short"), "{answer:?}");
+    assert!(!answer.err.contains("hunter22"), "{answer:?}");
+    host.weft(&["stop"]).ok();
+    host.set_password(Some(PASSWORD));
+    let answer = host.try_launch(&[]);
+    assert_eq!(answer.err, "", "{answer:?}");
 }
 
 #[test]
@@ -166,6 +225,26 @@ fn the_password_is_never_on_the_underlay() {
     let record = capture.stop();
     assert!(!record.is_empty());
     assert_eq!(lab::capture::count(&record, PASSWORD.as_bytes()), 0);
+    let hash = sha256(PASSWORD);
+    assert_eq!(lab::capture::count(&record, &hash), 0);
+}
+
+/// The hash of a text, by the program `sha256sum`.
+fn sha256(text: &str) -> Vec<u8> {
+    let command = format!("printf %s '{text}' | sha256sum");
+    let output = lab::namespace::run(Command::new("sh").args(["-c", &command]));
+    let digits: Vec<u32> = output.stdout[..64]
+        .iter()
+        .map(|digit| {
+            char::from(*digit)
+                .to_digit(16)
+                .expect("a hexadecimal digit")
+        })
+        .collect();
+    digits
+        .chunks_exact(2)
+        .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).expect("eight bits"))
+        .collect()
 }
 
 /// F24: one port number, TCP and UDP.

@@ -3,6 +3,7 @@
 //! Each rule is a plain function from text to findings; a finding names file, line and rule. The rules run by
 //! `cargo xtask tidy` and, as a test of this crate, by `cargo test`.
 
+mod claims;
 mod manifest;
 mod source;
 
@@ -144,6 +145,7 @@ fn check(root: &Path) -> Vec<Finding> {
             ));
         }
     }
+    findings.extend(claims::check(root));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     findings
 }

@@ -238,6 +238,17 @@ fn numbers_end_before_the_space_does() {
     assert!(lane.is_idle());
 }
 
+/// F49: at 1.5 million datagrams per second.
+#[test]
+fn numbers_last_longer_than_any_session() {
+    let seconds_per_year = 365 * 24 * 3600;
+    let years = COUNTER_MAX / 1_500_000 / seconds_per_year;
+    assert!(
+        years > 190_000,
+        "{years} years in each of two sequence spaces"
+    );
+}
+
 proptest! {
     #[test]
     fn frames_come_out_as_they_went_in(

@@ -346,6 +346,7 @@ fn a_verified_mtu_is_confirmed_again_and_again_and_at_once_after_a_move() {
     assert_eq!(outputs, [SleeveOutput::Changed, mtu_test(1452)]);
 }
 
+/// F48: rather than use a number twice the connection ends.
 #[test]
 fn used_up_counters_are_fatal() {
     let now = base();
