@@ -17,11 +17,13 @@ const CRATES: [&str; 4] = ["wire", "nacl", "mesh", "overlay"];
 fn main() -> std::io::Result<()> {
     let directory = std::env::args().nth(1).map(PathBuf::from);
     let directory = directory.expect("usage: seeds DIRECTORY");
-    let strings = strings();
+    let (strings, texts) = strings();
     for (target, _) in fuzzing::TARGETS {
+        let words = texts.iter().filter(|_| reads_text(target)).cloned();
         let seeds: BTreeSet<Vec<u8>> = strings
             .iter()
             .flat_map(|bytes| seeds_of(target, bytes))
+            .chain(words)
             .filter(|seed| seed.len() <= SEED_BYTES_MAX)
             .collect();
         let directory = directory.join(target);
@@ -40,13 +42,28 @@ fn seeds_of(target: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
     match target {
         "gob" | "message" => vec![bytes.to_vec(), prefixed(&[1]), prefixed(&[200])],
         "headers" => vec![bytes.to_vec(), prefixed(&[2, 0x40])],
+        "shell" => Vec::new(),
+        // Flags, cut, and one sealed message; or what a stranger says.
+        "link" => [0, 1, 2, 7]
+            .map(|flags| prefixed(&[flags, 0, 0x7f]))
+            .into_iter()
+            .chain([8, 9].map(|flags| prefixed(&[flags, 5])))
+            .collect(),
         _ => vec![bytes.to_vec()],
     }
 }
 
+/// Whether the texts of the vectors mean anything to a target.
+fn reads_text(target: &str) -> bool {
+    matches!(target, "introduction" | "shell")
+}
+
+/// Byte strings, and texts.
+type Strings = (BTreeSet<Vec<u8>>, BTreeSet<Vec<u8>>);
+
 /// Every byte string and every text in the vectors.
-fn strings() -> BTreeSet<Vec<u8>> {
-    let mut found = BTreeSet::new();
+fn strings() -> Strings {
+    let mut found = Strings::default();
     let crates = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .expect("this crate lies among the others");
@@ -63,10 +80,13 @@ fn strings() -> BTreeSet<Vec<u8>> {
     found
 }
 
-fn collect(json: &Json, found: &mut BTreeSet<Vec<u8>>) {
+fn collect(json: &Json, found: &mut Strings) {
     match json {
         Json::String(text) => {
-            found.insert(unhex(text).unwrap_or_else(|| text.clone().into_bytes()));
+            match unhex(text) {
+                Some(bytes) => found.0.insert(bytes),
+                None => found.1.insert(text.clone().into_bytes()),
+            };
         }
         Json::Array(values) => values.iter().for_each(|value| collect(value, found)),
         Json::Object(fields) => fields.values().for_each(|value| collect(value, found)),

@@ -6,18 +6,35 @@
 
 #![forbid(unsafe_code)]
 
+pub mod datapath;
+mod frames;
 pub mod gob;
+pub mod gossip;
 pub mod headers;
 pub mod introduction;
+pub mod link;
 pub mod message;
+pub mod node;
+pub mod offload;
+mod remote;
+pub mod replay;
+mod shell;
+pub mod tunnel;
 
 /// A target: its name, which is that of its corpus directory, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target there is.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 11] = [
+    ("datapath", datapath::run),
     ("gob", gob::run),
+    ("gossip", gossip::run),
     ("headers", headers::run),
     ("introduction", introduction::run),
+    ("link", link::run),
     ("message", message::run),
+    ("node", node::run),
+    ("offload", offload::run),
+    ("replay", replay::run),
+    ("tunnel", tunnel::run),
 ];

@@ -1,0 +1,314 @@
+//! The data plane: datagrams of neighbours and strangers, in clear and sealed, and captured frames.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::{Arc, RwLock};
+
+use arbitrary::{Result, Unstructured};
+use nacl::SessionKey;
+use overlay::datagram::Session;
+use overlay::forward::capture::CapturePath;
+use overlay::forward::egress::Outlet;
+use overlay::forward::program::{Compiler, Counters, Program};
+use overlay::forward::receive::{ReceivePath, Scene};
+use overlay::mac::MacTable;
+use overlay::segment::{SuperFrame, VnetHeader};
+use overlay::table::{ForwardingTable, Tunnel, TunnelEvent, TunnelId};
+use wire::PeerName;
+use wire::sleeve::{
+    DatagramError, FRAME_HEADER_BYTES, Frames, UDP_PAYLOAD_MAX_BYTES, parse_datagram,
+    write_frame_header,
+};
+
+use crate::frames::frame;
+use crate::shell::{US, address};
+
+/// Neighbours: the first in clear, the second and third sealed. The fourth peer is behind the second.
+const PEERS: [PeerName; 4] = [
+    PeerName::from_u64(0x0200_0000_0b01),
+    PeerName::from_u64(0x0200_0000_0b02),
+    PeerName::from_u64(0x0200_0000_0b03),
+    PeerName::from_u64(0x0200_0000_0b04),
+];
+/// Things that happen in one input.
+const STEPS_MAX: usize = 40;
+/// Most datagrams one call to the kernel takes.
+const RUN_DATAGRAMS_MAX: usize = 64;
+
+/// What comes in by datagram or from the bridge leaves as datagrams the far end can open and split,
+/// within the limits of their tunnel, or as frames the kernel can take.
+pub fn run(bytes: &[u8]) {
+    let mut input = Unstructured::new(bytes);
+    let Ok(flags) = input.arbitrary() else { return };
+    let mut world = World::new(flags);
+    for _ in 0..STEPS_MAX {
+        if input.is_empty() || world.step(&mut input).is_err() {
+            break;
+        }
+    }
+}
+
+fn tunnel(n: usize, outbound: bool, flags: u8) -> Tunnel {
+    Tunnel {
+        id: TunnelId(n as u64 + 1),
+        remote: PEERS[n],
+        key: (n > 0).then(|| Arc::new(SessionKey::from_bytes([n as u8; 32]))),
+        outbound,
+        remote_address: (flags & 1 == 0 || n == 0).then(|| address(n as u8 + 1)),
+        carries_traffic: flags & 2 == 0 || n < 2,
+        mtu_bytes: if flags & 4 != 0 { 576 } else { 1414 },
+        max_payload_bytes: if flags & 4 != 0 { 634 } else { 1472 },
+        stack_frag: flags & 8 != 0,
+        exceeds_kernel_mtu: flags & 32 != 0,
+    }
+}
+
+struct World {
+    program: Program,
+    macs: RwLock<MacTable>,
+    counters: Counters,
+    receive: ReceivePath,
+    capture: CapturePath,
+    /// The neighbours' ends of the tunnels.
+    far: Far,
+    numbers: [u64; 3],
+}
+
+impl World {
+    fn new(flags: u8) -> Self {
+        let peers = [US].into_iter().chain(PEERS).collect();
+        let tunnels = (0..3).map(|n| (PEERS[n], Arc::new(tunnel(n, n == 1, flags))));
+        let hops = [(0, 0), (1, 1), (2, 2), (3, 1)];
+        let table = ForwardingTable {
+            us: US,
+            peers,
+            tunnels: tunnels.collect(),
+            unicast: hops.map(|(to, hop)| (PEERS[to], PEERS[hop])).into(),
+            broadcast: [
+                (US, vec![PEERS[0], PEERS[1], PEERS[2]]),
+                (PEERS[0], vec![PEERS[1]]),
+                (PEERS[3], vec![PEERS[0], PEERS[2]]),
+            ]
+            .into(),
+        };
+        let far = (0..3).map(|n| (PEERS[n], Session::new(&tunnel(n, n != 1, flags))));
+        Self {
+            program: Compiler::new().compile(Arc::new(table)),
+            macs: RwLock::default(),
+            counters: Counters::default(),
+            receive: ReceivePath::new(flags & 16 != 0),
+            capture: CapturePath::new(),
+            far: Far {
+                sessions: far.collect(),
+                told: RefCell::default(),
+            },
+            numbers: [0; 3],
+        }
+    }
+
+    fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        if input.ratio(1, 3)? {
+            self.capture_frames(input)
+        } else {
+            self.receive_datagrams(input)
+        }
+    }
+
+    fn capture_frames(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        let mut outcome = Ok(());
+        for _ in 0..=input.int_in_range(0..=2)? {
+            let (header, mut frame) = match frame(input) {
+                Ok((header, frame, _)) => (header, frame),
+                Err(error) => {
+                    outcome = Err(error);
+                    break;
+                }
+            };
+            self.capture.handle_frame(
+                &self.program,
+                &self.macs,
+                1,
+                &header,
+                &mut frame,
+                &self.counters,
+                &mut self.far,
+            );
+        }
+        self.capture
+            .flush(&self.program, &self.counters, &mut self.far);
+        outcome
+    }
+
+    fn receive_datagrams(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
+        let neighbour = input.int_in_range(0..=2_usize)?;
+        let count = input.int_in_range(0..=3)?;
+        let datagrams: Vec<Vec<u8>> = (0..=count)
+            .map_while(|_| self.datagram(neighbour, input).ok())
+            .collect();
+        let largest = datagrams.first().map_or(1, Vec::len).max(1);
+        let mut arena = datagrams.concat();
+        let length = arena.len();
+        let scene = Scene {
+            program: &self.program,
+            macs: &self.macs,
+            now_secs: 1,
+            counters: &self.counters,
+        };
+        let from: SocketAddr = address(neighbour as u8 + 1);
+        // As the kernel hands over what it joined: all but the last are of one size. If these are
+        // not, most of what follows is noise, which must do no harm either.
+        let is_joined = datagrams
+            .iter()
+            .rev()
+            .skip(1)
+            .all(|datagram| datagram.len() == largest);
+        if is_joined || input.arbitrary()? {
+            let range = 0..length;
+            self.receive
+                .handle_datagrams(scene, from, &mut arena, range, largest, &mut self.far);
+        } else {
+            let mut start = 0;
+            for datagram in &datagrams {
+                let range = start..start + datagram.len();
+                start = range.end;
+                let length = datagram.len();
+                self.receive.handle_datagrams(
+                    scene,
+                    from,
+                    &mut arena,
+                    range,
+                    length,
+                    &mut self.far,
+                );
+            }
+        }
+        self.receive.flush(scene, &mut arena, &mut self.far);
+        Ok(())
+    }
+
+    /// A datagram of a neighbour: frames with arbitrary names, perhaps followed by garbage; sealed as
+    /// the tunnel demands, unless it is noise altogether.
+    fn datagram(&mut self, neighbour: usize, input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+        if input.ratio(1, 8)? {
+            let name = PEERS[neighbour].to_bytes();
+            let length = input.int_in_range(0..=80)?;
+            let noise = input.bytes(usize::min(length, input.len()))?;
+            let names_sender = input.arbitrary()?;
+            return Ok(if names_sender {
+                [&name, noise].concat()
+            } else {
+                noise.to_vec()
+            });
+        }
+        let session = &self.far.sessions[&PEERS[neighbour]];
+        let mut datagram = vec![0; session.header_bytes()];
+        for _ in 0..=input.int_in_range(0..=2)? {
+            let (origin, destination) = (name(neighbour, input)?, name(4, input)?);
+            let frame = self.carried(input)?;
+            let mut header = [0; FRAME_HEADER_BYTES];
+            write_frame_header(&mut header, origin, destination, frame.len() as u16);
+            datagram.extend(header);
+            datagram.extend(frame);
+        }
+        let garbage = if input.ratio(1, 8)? {
+            input.int_in_range(1..=20)?
+        } else {
+            0
+        };
+        datagram.extend(input.bytes(usize::min(garbage, input.len()))?);
+        datagram.truncate(UDP_PAYLOAD_MAX_BYTES);
+        let number = match input.int_in_range(0..=15)? {
+            0 => input.arbitrary::<u64>()? >> 1,
+            1 => self.numbers[neighbour].saturating_sub(1),
+            _ => {
+                self.numbers[neighbour] += 1;
+                self.numbers[neighbour]
+            }
+        };
+        session.seal(PEERS[neighbour], input.arbitrary()?, number, &mut datagram);
+        Ok(datagram)
+    }
+
+    fn carried(&self, input: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+        Ok(match input.int_in_range(0..=9)? {
+            0 => vec![0; input.int_in_range(0..=1500)?],
+            1 => wire::sleeve::heartbeat_frame(input.arbitrary()?).to_vec(),
+            _ => frame(input)?.1,
+        })
+    }
+}
+
+/// A name in a frame header: mostly that of the neighbour, or ours.
+fn name(neighbour: usize, input: &mut Unstructured<'_>) -> Result<PeerName> {
+    let n: u8 = input.arbitrary()?;
+    Ok(match n {
+        0..=3 => PEERS[usize::from(n)],
+        4 => PeerName::from_u64(u64::from(n)),
+        5 => US,
+        _ => PEERS.get(neighbour).copied().unwrap_or(US),
+    })
+}
+
+/// The rest of the world, which looks at what it gets.
+struct Far {
+    sessions: BTreeMap<PeerName, Session>,
+    told: RefCell<Vec<TunnelEvent>>,
+}
+
+impl Outlet for Far {
+    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+        assert!(
+            tunnel.remote_address.is_some(),
+            "there is somewhere to send"
+        );
+        assert!(bytes.len() <= 65_536 && bytes.len().div_ceil(datagram_bytes) <= RUN_DATAGRAMS_MAX);
+        let session = &self.sessions[&tunnel.remote];
+        for datagram in bytes.chunks(datagram_bytes) {
+            assert!(datagram.len() <= UDP_PAYLOAD_MAX_BYTES);
+            assert!(!is_df || datagram.len() <= tunnel.max_payload_bytes);
+            let mut datagram = datagram.to_vec();
+            assert_eq!(parse_datagram(&datagram).map(|(sender, _)| sender), Ok(US));
+            assert_eq!(
+                session.open(&mut datagram),
+                Ok(true),
+                "what we send opens, once"
+            );
+            let frames = Frames::new(&datagram[session.header_bytes()..]);
+            let mut count = 0;
+            for frame in frames {
+                let frame = frame.expect("what we send can be split");
+                assert!(PEERS.contains(&frame.destination) || frame.destination == US);
+                assert!(frame.origin == US || PEERS.contains(&frame.origin));
+                count += 1;
+            }
+            assert!(count > 0, "no datagram is empty");
+        }
+    }
+
+    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
+        let frame: Vec<u8> = parts
+            .iter()
+            .flat_map(|part| &arena[part.clone()])
+            .copied()
+            .collect();
+        assert!((14..=65_535 + 14).contains(&frame.len()));
+        match SuperFrame::parse(header, &frame) {
+            Ok(cut) => assert_eq!(cut.is_some(), parts.len() > 1),
+            Err(error) => panic!("the kernel would refuse it: {error}"),
+        }
+    }
+
+    fn report(&mut self, event: TunnelEvent) {
+        let (TunnelEvent::Special { tunnel, .. }
+        | TunnelEvent::TooBig { tunnel, .. }
+        | TunnelEvent::CounterExhausted { tunnel }) = &event;
+        assert!((1..=3).contains(&tunnel.0));
+        self.told.borrow_mut().push(event);
+    }
+
+    fn complain(&mut self, sender: PeerName, error: DatagramError) {
+        assert!(PEERS.contains(&sender) && !error.to_string().is_empty());
+    }
+}
