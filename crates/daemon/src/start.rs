@@ -19,6 +19,7 @@ use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
 use overlay::table::TunnelEvent;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use wire::PeerName;
@@ -54,6 +55,7 @@ pub fn forget_launch(run_dir: &Path) {
 
 /// Runs a daemon until it is told to end. Blocks.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    take_all_descriptors();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -62,6 +64,16 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let result = runtime.block_on(serve(config));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
+}
+
+/// Every peer, stranger and client takes a descriptor; the usual soft limit is for programs that use
+/// `select`.
+fn take_all_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "limit of open files stays as it is");
+    }
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {

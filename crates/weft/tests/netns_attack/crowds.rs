@@ -16,7 +16,7 @@ use crate::lab::namespace::Namespace;
 use crate::lab::patience::{Stopwatch, wait_for};
 use crate::lab::traffic::{assert_pings, transfer, wait_ping};
 use crate::log_of;
-use crate::vitals::Vitals;
+use crate::vitals::{Vitals, has_all_descriptors};
 
 /// The daemon under attack.
 const TARGET: &str = "192.168.77.1:6783";
@@ -176,6 +176,7 @@ fn ten_thousand_attempts_leave_nothing_behind() {
     hosts[1].join(&[&hosts[0]]);
     hosts[0].wait_established(1);
     let pid = hosts[0].daemon_pid().expect("a daemon runs");
+    assert!(has_all_descriptors(pid));
     let before = Vitals::of(pid);
     let mut crowd = Crowd::new();
     for _ in 0..4 {

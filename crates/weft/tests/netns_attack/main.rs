@@ -23,4 +23,3 @@ fn log_of(host: &Host) -> String {
     let file = host.path("run").join("weft.log");
     std::fs::read_to_string(file).unwrap_or_default()
 }
-

@@ -61,3 +61,13 @@ impl Vitals {
         assert!(self.threads <= earlier.threads + 8, "{told}");
     }
 }
+
+/// Whether a process may open as many descriptors as the system allows it to.
+pub(crate) fn has_all_descriptors(pid: i32) -> bool {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process lives");
+    let line = limits
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"));
+    let mut words = line.expect("the kernel tells").split_whitespace();
+    words.next() == words.next()
+}
