@@ -26,6 +26,8 @@ const LOCK_NAME: &str = "weft.lock";
 /// How often and how long apart a lock is tried.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// How often a lock is looked at whose holder is ending.
+const ENDING_TRIES: u32 = 100;
 
 /// Turns state of one schema version into the next, within the transaction that does it all.
 type Upgrade = fn(&WriteTransaction) -> Result<(), redb::Error>;
@@ -156,21 +158,39 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
-    /// The process that holds a directory, if any does.
+    /// The process that holds a directory, if any does. Waits for one that is ending: the kernel gives
+    /// the locks of a killed process back some time after the process was last seen anywhere.
     pub fn holder(directory: &Path) -> Option<u32> {
         Self::holder_named(directory, LOCK_NAME)
     }
 
     /// As `holder`, with another lock file.
     pub fn holder_named(directory: &Path, name: &str) -> Option<u32> {
-        let mut file = File::open(directory.join(name)).ok()?;
-        if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-            return None;
+        let path = directory.join(name);
+        for _ in 0..ENDING_TRIES {
+            if !is_ending(lock_holder(&path)?) {
+                break;
+            }
+            std::thread::sleep(LOCK_PAUSE);
         }
-        let mut pid = String::new();
-        file.read_to_string(&mut pid).ok()?;
-        pid.trim().parse().ok()
+        lock_holder(&path)
     }
+}
+
+/// The process that a held lock names.
+fn lock_holder(path: &Path) -> Option<u32> {
+    let mut file = File::open(path).ok()?;
+    if flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        return None;
+    }
+    let mut pid = String::new();
+    file.read_to_string(&mut pid).ok()?;
+    pid.trim().parse().ok()
+}
+
+/// Whether a process is gone, or has given its memory back already.
+fn is_ending(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_err()
 }
 
 /// Somebody who merely asks for the holder has the lock for a moment; that must not count.
@@ -298,6 +318,23 @@ fn create(path: &Path) -> Result<Database, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_a_dying_process_still_has_is_waited_for() {
+        let directory = TestDirectory::new("dying");
+        let mut child = std::process::Command::new("true").spawn().expect("spawn");
+        let dead = child.id();
+        child.wait().expect("wait");
+        let lock = Lock::take(&directory.0).expect("take");
+        assert_eq!(Lock::holder(&directory.0), Some(std::process::id()));
+        std::fs::write(directory.0.join(LOCK_NAME), dead.to_string()).expect("write");
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_PAUSE * 5);
+            drop(lock);
+        });
+        assert_eq!(Lock::holder(&directory.0), None);
+        late.join().expect("no panic");
+    }
 
     #[test]
     fn records_survive_reopening() {
