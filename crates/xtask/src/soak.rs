@@ -20,6 +20,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 use std::time::Duration;
 
 use crate::crash::chance::Chance;
@@ -49,6 +50,8 @@ const WELL_WITHIN: Duration = Duration::from_secs(180);
 const SAMPLE_PERIOD: Duration = Duration::from_secs(10);
 /// How often the table is printed.
 const TABLE_PERIOD: Duration = Duration::from_secs(60);
+/// After it threads that were needed for the start have ended.
+const REST: Duration = Duration::from_secs(15);
 /// How long routers get to put away what they used for traffic.
 const REST_MAX: Duration = Duration::from_secs(90);
 
@@ -170,6 +173,7 @@ impl<'a> Soak<'a> {
             peer.start()?;
         }
         wait_for("the network to be whole", LIMIT, || is_well(&peers))?;
+        thread::sleep(REST);
         let at_rest: Outcome<Vec<Vitals>> = peers.iter().map(Peer::vitals).collect();
         let addresses: Vec<String> = peers.iter().map(Peer::address).collect();
         let mut agents = Vec::new();
@@ -350,8 +354,7 @@ impl<'a> Soak<'a> {
             }
             let rest = wait_for("rest", REST_MAX, || {
                 let now = peer.vitals()?;
-                let same = now.counts() == before.counts();
-                if same {
+                if now.is_no_more_than(before) {
                     Ok(now)
                 } else {
                     Err(format!("{now:?}"))
@@ -363,7 +366,7 @@ impl<'a> Soak<'a> {
                 .push((peer.host.name.clone(), *before, now));
             if let Err(error) = rest {
                 let problem = format!(
-                    "{} uses other than before {before:?}: {error}",
+                    "{} uses more than before {before:?}: {error}",
                     peer.host.name
                 );
                 self.verdict.problem(problem);

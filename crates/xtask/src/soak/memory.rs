@@ -43,7 +43,15 @@ impl Vitals {
         })
     }
 
-    /// Descriptors, threads and links, which at rest are always as many.
+    /// Whether this is at rest no more than before. Threads and descriptors of work that was under way
+    /// when the first look was taken may be fewer.
+    pub(super) const fn is_no_more_than(&self, before: &Self) -> bool {
+        self.descriptors <= before.descriptors
+            && self.threads <= before.threads
+            && self.links == before.links
+    }
+
+    /// Descriptors, threads and links.
     pub(super) const fn counts(&self) -> [usize; 3] {
         [self.descriptors, self.threads, self.links]
     }
