@@ -43,7 +43,7 @@ pub const BLACK_HOLE_MAX: Duration = Duration::from_millis(7650);
 /// A larger MTU is looked for so long after the last change, right after the next confirmation.
 pub const GROWTH_INTERVAL: Duration = Duration::from_secs(30);
 /// The interval doubles with each failure up to this.
-pub const GROWTH_INTERVAL_MAX: Duration = Duration::from_secs(240);
+pub const GROWTH_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Underlay MTUs that are common, bytes of IP packet, ascending.
 const COMMON_BYTES: [usize; 15] = [

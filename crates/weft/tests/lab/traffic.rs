@@ -287,3 +287,201 @@ pub(crate) fn assert_heard_once(
         assert_eq!(listener.copies(20), [1; 20], "copies at listener {index}");
     }
 }
+
+/// How fast data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// As fast as it goes.
+    Fast,
+    /// A piece every few milliseconds, so that something can happen meanwhile.
+    Slow,
+}
+
+/// Bytes written at once at the slow pace, and the pause between two writes.
+const PIECE: (usize, Duration) = (32 << 10, Duration::from_millis(50));
+
+/// Moves `size_bytes` by TCP at a pace and compares the checksums of both ends.
+pub(crate) fn paced(
+    from: &Namespace,
+    to: &Namespace,
+    address: &str,
+    size_bytes: usize,
+    pace: Pace,
+) {
+    if pace == Pace::Fast {
+        return transfer(from, to, address, size_bytes);
+    }
+    let address: IpAddr = address.parse().expect("an address");
+    let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
+    let target = SocketAddr::new(address, listener.local_addr().expect("bound").port());
+    let sent = payload(size_bytes);
+    let received = std::thread::scope(|scope| {
+        let receiver = scope.spawn(|| {
+            let mut stream = accept(&listener);
+            stream.set_read_timeout(Some(LONG)).expect("a valid time");
+            let mut received = Vec::with_capacity(size_bytes);
+            stream
+                .read_to_end(&mut received)
+                .expect("the stream ends well");
+            received
+        });
+        from.within(|| {
+            let mut stream = TcpStream::connect_timeout(&target, LONG).expect("a way there");
+            stream.set_write_timeout(Some(LONG)).expect("a valid time");
+            for piece in sent.chunks(PIECE.0) {
+                stream
+                    .write_all(piece)
+                    .expect("the stream takes everything");
+                std::thread::sleep(PIECE.1);
+            }
+        });
+        receiver.join().expect("the receiver saw no error")
+    });
+    assert_eq!(received.len(), sent.len(), "bytes received");
+    assert_eq!(
+        checksum(&received),
+        checksum(&sent),
+        "checksum of the bytes received"
+    );
+}
+
+/// Payload of each datagram, bytes: some fit any path, some none, which containers then cut.
+const DATAGRAM_BYTES: [usize; 4] = [400, 1200, 4000, 8000];
+/// Datagrams under way at a time: a burst that socket buffers hold.
+const DATAGRAM_WINDOW: usize = 8;
+/// How long an acknowledgement is waited for before a datagram is sent again.
+const DATAGRAM_WAIT: Duration = Duration::from_millis(100);
+
+/// Moves `size_bytes` in numbered UDP datagrams of several sizes, each sent until it is
+/// acknowledged, and compares the checksums of both ends.
+pub(crate) fn datagrams(from: &Namespace, to: &Namespace, address: &str, size_bytes: usize) {
+    let address: IpAddr = address.parse().expect("an address");
+    let receiver = to.within(|| UdpSocket::bind((address, 0)).expect("the address is there"));
+    let target = receiver.local_addr().expect("bound");
+    let sent = payload(size_bytes);
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    while start < sent.len() {
+        let size = DATAGRAM_BYTES[pieces.len() % DATAGRAM_BYTES.len()];
+        let end = (start + size).min(sent.len());
+        pieces.push(start..end);
+        start = end;
+    }
+    let received = std::thread::scope(|scope| {
+        let count = pieces.len();
+        let receiver = scope.spawn(move || collect(&receiver, count));
+        from.within(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("any port");
+            socket.connect(target).expect("a way there");
+            for (index, window) in pieces.chunks(DATAGRAM_WINDOW).enumerate() {
+                let numbered = (index * DATAGRAM_WINDOW..).zip(window);
+                let window: Vec<_> = numbered
+                    .map(|(number, range)| numbered_datagram(number, &sent[range.clone()]))
+                    .collect();
+                deliver(&socket, index * DATAGRAM_WINDOW, &window);
+            }
+        });
+        receiver.join().expect("the receiver saw no error")
+    });
+    assert_eq!(received.len(), sent.len(), "bytes received in datagrams");
+    assert_eq!(
+        checksum(&received),
+        checksum(&sent),
+        "checksum of the datagrams received"
+    );
+}
+
+fn numbered_datagram(number: usize, bytes: &[u8]) -> Vec<u8> {
+    [&(number as u64).to_le_bytes()[..], bytes].concat()
+}
+
+fn number_of(datagram: &[u8]) -> Option<usize> {
+    let number = u64::from_le_bytes(*datagram.first_chunk()?);
+    usize::try_from(number).ok()
+}
+
+/// Sends these datagrams, the first of which has number `first`, until each is acknowledged.
+fn deliver(socket: &UdpSocket, first: usize, datagrams: &[Vec<u8>]) {
+    socket
+        .set_read_timeout(Some(DATAGRAM_WAIT))
+        .expect("a valid time");
+    let mut open: Vec<bool> = vec![true; datagrams.len()];
+    wait_for("datagrams to be acknowledged", || {
+        let unacknowledged = datagrams.iter().zip(&open).filter(|(_, open)| **open);
+        for (datagram, _) in unacknowledged {
+            // An error tells of an earlier one that was too big; the kernel cuts the next.
+            let _ = socket.send(datagram);
+        }
+        let mut answer = [0; 16];
+        while open.contains(&true) {
+            match socket.recv(&mut answer) {
+                Ok(length) => {
+                    let index = number_of(&answer[..length]).and_then(|n| n.checked_sub(first));
+                    if let Some(open) = index.and_then(|index| open.get_mut(index)) {
+                        *open = false;
+                    }
+                }
+                Err(error) if is_timeout(&error) => break,
+                Err(_) => {}
+            }
+        }
+        let missing = open.iter().filter(|open| **open).count();
+        if missing == 0 {
+            Ok(())
+        } else {
+            Err(format!("{missing} from number {first} on"))
+        }
+    });
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), TimedOut | WouldBlock)
+}
+
+/// Receives and acknowledges `count` numbered datagrams; returns their bytes in order.
+fn collect(socket: &UdpSocket, count: usize) -> Vec<u8> {
+    socket.set_read_timeout(Some(LONG)).expect("a valid time");
+    let mut pieces: Vec<Option<Vec<u8>>> = vec![None; count];
+    let mut missing = count;
+    let mut bytes = vec![0; 1 << 16];
+    let settle = |missing: usize| if missing == 0 { SETTLE } else { LONG };
+    loop {
+        let (length, from) = match socket.recv_from(&mut bytes) {
+            Ok(got) => got,
+            Err(error) if missing == 0 && is_timeout(&error) => break,
+            Err(error) => panic!("{missing} of {count} datagrams are missing: {error}"),
+        };
+        let number = number_of(&bytes[..length]).expect("a number");
+        if pieces[number].is_none() {
+            pieces[number] = Some(bytes[8..length].to_vec());
+            missing -= 1;
+            socket
+                .set_read_timeout(Some(settle(missing)))
+                .expect("a valid time");
+        }
+        socket.send_to(&bytes[..8], from).expect("a way back");
+    }
+    pieces.into_iter().flatten().flatten().collect()
+}
+
+/// The segment size both ends of a new connection hold the other to, bytes.
+pub(crate) fn offered_segment(from: &Namespace, to: &Namespace, address: &str) -> [usize; 2] {
+    let address: IpAddr = address.parse().expect("an address");
+    let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
+    let target = SocketAddr::new(address, listener.local_addr().expect("bound").port());
+    let client = from.within(|| TcpStream::connect_timeout(&target, LONG).expect("a way there"));
+    let server = accept(&listener);
+    let sizes = [from, to].map(|namespace| {
+        let port = format!(":{}", target.port());
+        let filter = ["( dport = ", &port, " or sport = ", &port, " )"].concat();
+        let told = namespace.run("ss", &["-tinH", "state", "established", &filter]);
+        let size = told.split_whitespace().find_map(|word| {
+            let size = word.strip_prefix("mss:")?;
+            size.parse().ok()
+        });
+        size.unwrap_or_else(|| panic!("no segment size in: {told}"))
+    });
+    drop((client, server));
+    sizes
+}
