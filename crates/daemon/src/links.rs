@@ -35,6 +35,10 @@ const QUEUE_BYTES_MAX: usize = 64 << 20;
 const DIAL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// Segment sizes of links, bytes: they fit any path (576 for IPv4, 1280 for IPv6, less 64 and 80 of
+/// headers and options), so that no link stalls where larger packets vanish. The answers to path MTU
+/// tests come by link.
+const SEGMENT_BYTES: (u32, u32) = (512, 1200);
 /// Connections the kernel holds for us before we accept them.
 const BACKLOG: i32 = 1024;
 
@@ -198,6 +202,7 @@ async fn dial(remote: SocketAddr, bind: Option<IpAddr>) -> Result<TcpStream, Str
         } else {
             TcpSocket::new_v6()?
         };
+        SockRef::from(&socket).set_tcp_mss(segment_bytes(remote))?;
         if let Some(ip) = bind.filter(|ip| ip.is_ipv4() == remote.is_ipv4()) {
             socket.bind(SocketAddr::new(ip, 0))?;
         }
@@ -224,6 +229,14 @@ pub fn words(error: &io::Error) -> String {
     match chars.next() {
         Some(first) => first.to_lowercase().chain(chars).collect(),
         None => String::new(),
+    }
+}
+
+const fn segment_bytes(address: SocketAddr) -> u32 {
+    if address.is_ipv4() {
+        SEGMENT_BYTES.0
+    } else {
+        SEGMENT_BYTES.1
     }
 }
 
@@ -329,6 +342,7 @@ fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
+    socket.set_tcp_mss(segment_bytes(address))?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
