@@ -60,7 +60,8 @@ async fn look_up(host: &str) -> Result<IpAddr, PeerError> {
     first.copied().ok_or_else(unknown)
 }
 
-fn split(text: &str) -> Result<(String, Option<u16>), PeerError> {
+/// The host and the port of a peer as typed; resolves nothing.
+pub fn split(text: &str) -> Result<(String, Option<u16>), PeerError> {
     let form = || PeerError::Form(text.to_owned());
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or_else(form)?;

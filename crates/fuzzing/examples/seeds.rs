@@ -14,10 +14,28 @@ const SEED_BYTES_MAX: usize = 4096;
 /// Crates with vectors.
 const CRATES: [&str; 4] = ["wire", "nacl", "mesh", "overlay"];
 
+/// What tools of the operator say.
+const REQUESTS: [&str; 12] = [
+    "10.32.1.5/12",
+    "fd00::1/64",
+    "[fe80::1]:7000",
+    "host1:6783",
+    "02:00:00:00:0a:01",
+    "weave=debug,info",
+    r#"{"target":{"container":"a"},"addresses":["10.32.1.5/12"],"multicast":true}"#,
+    r#"{"target":{"netns":"/run/netns/a"},"addresses":[]}"#,
+    r#"{"target":{"pid":17},"addresses":[]}"#,
+    r#"{"addresses":["10.32.0.1/12"],"masquerade":true}"#,
+    r#"{"id":"a","name":null}"#,
+    r#"[{"id":"weave:expose","mac":"","addresses":[]}]"#,
+];
+
 fn main() -> std::io::Result<()> {
     let directory = std::env::args().nth(1).map(PathBuf::from);
     let directory = directory.expect("usage: seeds DIRECTORY");
-    let (strings, texts) = strings();
+    let (strings, mut texts) = strings();
+    texts.extend(REQUESTS.map(|text| text.as_bytes().to_vec()));
+    texts.extend(templates());
     for (target, _) in fuzzing::TARGETS {
         let words = texts.iter().filter(|_| reads_text(target)).cloned();
         let seeds: BTreeSet<Vec<u8>> = strings
@@ -42,7 +60,7 @@ fn seeds_of(target: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
     match target {
         "gob" | "message" => vec![bytes.to_vec(), prefixed(&[1]), prefixed(&[200])],
         "headers" => vec![bytes.to_vec(), prefixed(&[2, 0x40])],
-        "shell" => Vec::new(),
+        "requests" => Vec::new(),
         // Flags, cut, and one sealed message; or what a stranger says.
         "link" => [0, 1, 2, 7]
             .map(|flags| prefixed(&[flags, 0, 0x7f]))
@@ -53,9 +71,23 @@ fn seeds_of(target: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
+/// Templates in the tests of the daemon.
+fn templates() -> impl Iterator<Item = Vec<u8>> {
+    const TESTS: &str = include_str!("../../daemon/src/template/tests.rs");
+    TESTS
+        .lines()
+        .filter(|line| line.contains("{{"))
+        .map(|line| {
+            let from = line.find('"').map_or(0, |at| at + 1);
+            let template = line[from..].split("\", \"").next().unwrap_or_default();
+            let template = template.trim_end_matches(['"', ',', ')']);
+            template.replace("\\\"", "\"").into_bytes()
+        })
+}
+
 /// Whether the texts of the vectors mean anything to a target.
 fn reads_text(target: &str) -> bool {
-    matches!(target, "introduction" | "shell")
+    matches!(target, "introduction" | "requests")
 }
 
 /// Byte strings, and texts.

@@ -18,6 +18,7 @@ pub mod node;
 pub mod offload;
 mod remote;
 pub mod replay;
+pub mod requests;
 mod shell;
 pub mod tunnel;
 
@@ -25,7 +26,7 @@ pub mod tunnel;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target there is.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("datapath", datapath::run),
     ("gob", gob::run),
     ("gossip", gossip::run),
@@ -36,5 +37,6 @@ pub const TARGETS: [Target; 11] = [
     ("node", node::run),
     ("offload", offload::run),
     ("replay", replay::run),
+    ("requests", requests::run),
     ("tunnel", tunnel::run),
 ];

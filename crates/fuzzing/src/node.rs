@@ -73,8 +73,11 @@ impl World {
             11 => self.flush(input)?,
             12 => self.close(input)?,
             13 => {
+                // Mostly short: what a minute of timers shows, a few of them show.
                 let milliseconds = u64::from(input.arbitrary::<u16>()?);
-                self.shell.pass(Duration::from_millis(milliseconds * 2));
+                let scale = if milliseconds % 16 == 0 { 2 } else { 16 };
+                self.shell
+                    .pass(Duration::from_millis(milliseconds * 2 / scale));
             }
             14 => self.name_unknown(input)?,
             _ => self.command(input)?,
