@@ -23,15 +23,16 @@ usage: cargo xtask <command>
                        --keep leaves them running, `demo --remove` removes them
   test [word]...       every test there is, or the test programs whose name contains a word;
                        ends with `N passed, N failed, N skipped`
-  race [--rounds N] [--seconds N] [--only PART,...] [--check] [--write] [--weft PATH]
+  race [--rounds N] [--seconds N] [--only PART,...] [--check] [--write] [--weft PATH] [--weight N]
                        throughput, CPU cost and round trips beside the raw network, and beside the
                        original router if WEFT_PEER_WEAVER names its daemon. Parts: tcp, flows,
                        packets, many, relay. --check fails if a goal is missed; --write puts the
-                       tables into docs/performance.md; --weft measures that binary
+                       tables into docs/performance.md; --weft measures that binary; --weight N
+                       gives the test N shares of a core beside others, if the machine is not quiet
   crash [--kills N] [--seed N] [--write] [--weft PATH]
                        kills daemons at random moments under traffic, measures how they come back, and
                        looks for what reset leaves; --write records it in docs/reliability.md
-  profile [--seconds N] [--write] [--weft PATH]
+  profile [--seconds N] [--write] [--weft PATH] [--weight N]
                        where the CPU time of an encrypted TCP stream goes, by perf
   soak [--minutes N] [--seed N] [--write] [--weft PATH]
                        six peers, half of them originals if WEFT_PEER_WEAVER names their daemon, under

@@ -74,7 +74,7 @@ fn race(plan: &Plan) -> Outcome<bool> {
     }
     let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
     let _guard = guard::post()?;
-    let meter = Meter::new(STAGE);
+    let meter = Meter::new(STAGE, plan.weight);
     let mut done: Vec<(Part, String)> = Vec::new();
     let mut reached = None;
     for parts in plan.parts.chunk_by(|a, b| a.shape() == b.shape()) {
@@ -120,10 +120,11 @@ fn section(part: Part, plan: &Plan, table: &str) -> String {
     let (rounds, seconds) = (plan.rounds, plan.seconds);
     let plural = if rounds == 1 { "round" } else { "rounds" };
     format!(
-        "### {}\n\n{}\n\nMedians of {rounds} interleaved {plural} of {seconds} s (lowest–highest), {}.\n\n{table}",
+        "### {}\n\n{}\n\nMedians of {rounds} interleaved {plural} of {seconds} s (lowest–highest), {}{}.\n\n{table}",
         part.title(),
         part.about(),
         document::machine(),
+        document::weight(plan.weight),
     )
 }
 

@@ -86,6 +86,14 @@ pub(crate) fn machine() -> String {
     )
 }
 
+/// How the test stood to other programs of the machine, if they were not equal.
+pub(crate) fn weight(weight: u64) -> String {
+    match weight {
+        1 => String::new(),
+        more => format!(", with {more} times the share of a core that another program gets"),
+    }
+}
+
 fn comments(name: &str) -> (String, String) {
     (
         format!("<!-- {name}:begin -->"),

@@ -72,6 +72,6 @@ pub(super) fn watch(name: &str) -> ExitCode {
     // A new stage removes what stands there, and goes with everything when dropped.
     let stage = Stage::new(name);
     drop(stage);
-    Meter::new(name).remove();
+    Meter::new(name, 1).remove();
     ExitCode::SUCCESS
 }

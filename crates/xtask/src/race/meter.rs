@@ -49,8 +49,9 @@ impl CpuTime {
 }
 
 impl Meter {
-    /// A meter whose groups are called after `name`.
-    pub(crate) fn new(name: &str) -> Self {
+    /// A meter whose groups are called after `name`. Where other programs want a core too, all that is
+    /// measured gets `weight` times the share of one of them.
+    pub(crate) fn new(name: &str, weight: u64) -> Self {
         let root = Path::new("/sys/fs/cgroup");
         let v1 = root.join("cpuacct").is_dir();
         let roots = if v1 {
@@ -58,14 +59,22 @@ impl Meter {
         } else {
             vec![root.to_owned()]
         };
+        let (unit, usual) = if v1 {
+            (("cpuacct.usage", 1e9), ("cpu.shares", 1024))
+        } else {
+            (("cpu.stat", 1e6), ("cpu.weight", 100))
+        };
+        for root in roots.iter().filter(|_| weight != 1) {
+            let base = root.join(name);
+            // Only one kind of group has the file; without it every program is equal.
+            let _ = fs::create_dir_all(&base);
+            let _ = fs::write(root.join("cgroup.subtree_control"), "+cpu");
+            let _ = fs::write(base.join(usual.0), (usual.1 * weight).to_string());
+        }
         Self {
             name: name.to_owned(),
             roots,
-            unit: if v1 {
-                ("cpuacct.usage", 1e9)
-            } else {
-                ("cpu.stat", 1e6)
-            },
+            unit,
         }
     }
 

@@ -35,9 +35,14 @@ pub(super) struct Plan {
     /// Missed goals end the command with an error.
     pub(super) check: bool,
     pub(super) parts: Vec<Part>,
+    /// Share of a core beside another program, for machines that are not quiet.
+    pub(super) weight: u64,
     /// A binary to measure instead of one built from these sources.
     pub(super) weft: Option<PathBuf>,
 }
+
+/// What version 2 of control groups can express.
+pub(super) const WEIGHT_MAX: u64 = 100;
 
 impl Plan {
     pub(super) fn read(arguments: &[&str]) -> Outcome<Self> {
@@ -47,6 +52,7 @@ impl Plan {
             write: false,
             check: false,
             parts: Part::ALL.to_vec(),
+            weight: 1,
             weft: None,
         };
         let mut words = arguments.iter();
@@ -60,6 +66,7 @@ impl Plan {
             match *word {
                 "--rounds" => plan.rounds = number(value()?)?.clamp(1, 100) as usize,
                 "--seconds" => plan.seconds = number(value()?)?.clamp(1, 600),
+                "--weight" => plan.weight = number(value()?)?.clamp(1, WEIGHT_MAX),
                 "--write" => plan.write = true,
                 "--check" => plan.check = true,
                 "--only" => plan.parts = Part::read(value()?)?,
@@ -162,10 +169,9 @@ impl Part {
                  median of two seconds."
             }
             Self::Flows => {
-                "1,000 source ports send 200 bytes in turn, at a rate that is the same for all: found \
-                 before the first round by raising it until the original loses more than 10 % and \
-                 Weft more than 1 % (both encrypted), then taking the highest at which only the \
-                 original does."
+                "1,000 source ports send 200 bytes in turn, at a rate that is the same for all, found before \
+                 the first round by raising it: the highest at which Weft loses less than 1 %, or the \
+                 first at which the original loses more than 25 % (both encrypted), whichever is higher."
             }
             Self::Packets => {
                 "One UDP flow with 64 bytes in each datagram, for each path at the offered rate at \
@@ -261,7 +267,7 @@ mod tests {
     fn parts_are_read_in_the_order_of_the_race() {
         let plan = Plan::read(&["--only", "relay,tcp,relay", "--rounds", "1"]).unwrap();
         assert_eq!(plan.parts, [Part::Tcp, Part::Relay]);
-        assert_eq!(plan.rounds, 1);
+        assert_eq!((plan.rounds, plan.weight), (1, 1));
         assert!(!plan.check && !plan.write);
     }
 

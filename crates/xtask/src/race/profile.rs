@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::measure::{Bench, Throughput};
 use super::meter::Meter;
 use super::network::Shape;
-use super::plan::Contestant;
+use super::plan::{Contestant, WEIGHT_MAX};
 use super::samples::{Sample, Tally, Work};
 use super::{STAGE, contestants, document, guard};
 use crate::demo::build_release;
@@ -30,6 +30,7 @@ const NAMED: usize = 3;
 struct Plan {
     seconds: u64,
     write: bool,
+    weight: u64,
     weft: Option<PathBuf>,
 }
 
@@ -38,18 +39,20 @@ impl Plan {
         let mut plan = Self {
             seconds: 10,
             write: false,
+            weight: 1,
             weft: None,
         };
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
+            let number = |value: &str| -> Outcome<u64> {
+                value
+                    .parse()
+                    .map_err(|error| format!("{word} {value}: {error}"))
+            };
             match *word {
-                "--seconds" => {
-                    let seconds: u64 = value()?
-                        .parse()
-                        .map_err(|error| format!("{word}: {error}"))?;
-                    plan.seconds = seconds.clamp(1, 600);
-                }
+                "--seconds" => plan.seconds = number(value()?)?.clamp(1, 600),
+                "--weight" => plan.weight = number(value()?)?.clamp(1, WEIGHT_MAX),
                 "--write" => plan.write = true,
                 "--weft" => plan.weft = Some(PathBuf::from(value()?)),
                 other => return Err(format!("unknown argument {other}")),
@@ -77,7 +80,7 @@ fn profile(plan: &Plan) -> Outcome<()> {
     }
     let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
     let _guard = guard::post()?;
-    let meter = Meter::new(STAGE);
+    let meter = Meter::new(STAGE, plan.weight);
     let stage = Stage::new(STAGE)?;
     let file = stage.directory().join("perf.data");
     try_perf(&file)?;
@@ -107,7 +110,7 @@ fn profile(plan: &Plan) -> Outcome<()> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let tally = sort(&text, &processes, &daemon.unwrap_or_default());
-    let text = render(&tally, &stream, plan.seconds)?;
+    let text = render(&tally, &stream, plan)?;
     println!("\n{text}");
     if plan.write {
         document::write("profile", &text)?;
@@ -154,7 +157,7 @@ fn sort(text: &str, processes: &[u32], daemon: &str) -> Tally {
     tally
 }
 
-fn render(tally: &Tally, stream: &Throughput, seconds: u64) -> Outcome<String> {
+fn render(tally: &Tally, stream: &Throughput, plan: &Plan) -> Outcome<String> {
     let busy = tally.busy() as f64;
     if busy == 0.0 {
         return Err("perf saw nothing of the test".to_owned());
@@ -164,14 +167,16 @@ fn render(tally: &Tally, stream: &Throughput, seconds: u64) -> Outcome<String> {
     let mut text = format!(
         "## Where the CPU time goes\n\n\
          Written by `cargo xtask profile --write`. One encrypted TCP stream between two hosts, one core \
-         per host, sampled on both cores for {seconds} s: {:.2} Gbit/s, {:.3} CPU-s per Gbit with \
-         sampling on; {}. The cores were idle for {:.0} % of the time, and {:.0} % went to programs \
+         per host, sampled on both cores for {} s: {:.2} Gbit/s, {:.3} CPU-s per Gbit with \
+         sampling on; {}{}. The cores were idle for {:.0} % of the time, and {:.0} % went to programs \
          outside the test; shares are of the rest, {} samples. Time with interrupts off shows in the \
          function that lets them in again.\n\n\
          | work | share, % | CPU-s per Gbit | largest functions (% of all) |\n|---|---|---|---|\n",
+        plan.seconds,
         stream.gbits_per_second,
         stream.cpu_seconds_per_gbit,
         document::machine(),
+        document::weight(plan.weight),
         percent(Work::Idle),
         percent(Work::Foreign),
         tally.busy(),
@@ -217,7 +222,8 @@ mod tests {
     #[test]
     fn shares_are_of_what_the_test_did() {
         let tally = sort(SEEN, &[4242, 4243], "weft");
-        let text = render(&tally, &STREAM, 1).unwrap();
+        let plan = Plan::read(&["--seconds", "1"]).unwrap();
+        let text = render(&tally, &STREAM, &plan).unwrap();
         assert!(text.contains("idle for 20 %"), "{text}");
         assert!(text.contains("20 % went to programs outside"), "{text}");
         let cipher = "| cipher | 66.7 | 0.200 | `dryoc::salsa20::xor_chunk` 66.7 |";
@@ -228,6 +234,7 @@ mod tests {
 
     #[test]
     fn a_profile_without_the_test_in_it_is_an_error() {
-        assert!(render(&sort(SEEN, &[], "weft"), &STREAM, 1).is_err());
+        let plan = Plan::read(&[]).unwrap();
+        assert!(render(&sort(SEEN, &[], "weft"), &STREAM, &plan).is_err());
     }
 }

@@ -13,7 +13,7 @@ const LAST_PER_SECOND: u64 = 2_000_000;
 const TRIAL_MILLIS: u64 = 700;
 
 /// A path that loses more is saturated.
-const SATURATED: f64 = 0.10;
+const SATURATED: f64 = 0.25;
 
 /// A path that loses less carries the load.
 const CARRIED: f64 = 0.01;
@@ -144,7 +144,7 @@ mod tests {
         let mut climb = Climb::default();
         assert!(!climb.step(100, 0.05, Some(0.0)));
         assert!(!climb.step(150, 0.05, Some(0.0)));
-        assert!(climb.step(225, 0.05, Some(0.2)));
+        assert!(climb.step(225, 0.05, Some(0.3)));
         assert_eq!(climb.best(), 225);
     }
 
