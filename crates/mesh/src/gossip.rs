@@ -16,13 +16,15 @@ pub(crate) const TOPOLOGY: &str = "topology";
 /// How often every channel's complete state goes to some neighbours.
 pub(crate) const GOSSIP_INTERVAL: Duration = Duration::from_secs(30);
 /// Most channels passed on for others; the one idle longest makes room.
-const SURROGATES_MAX: usize = 64;
+pub(crate) const SURROGATES_MAX: usize = 64;
 /// Longest name of a channel passed on for others, bytes.
 const CHANNEL_BYTES_MAX: usize = 255;
 /// Most payloads one stand-in remembers.
-const REMEMBERED_MAX: usize = 1024;
+pub(crate) const REMEMBERED_MAX: usize = 1024;
 /// Most bytes of payloads one stand-in remembers; the largest payload fits.
-const REMEMBERED_BYTES_MAX: usize = 10 << 20;
+pub(crate) const REMEMBERED_BYTES_MAX: usize = 10 << 20;
+/// Most bytes of payloads all stand-ins remember together, before the next one is added.
+pub(crate) const ALL_REMEMBERED_BYTES_MAX: usize = 32 << 20;
 
 /// All channels but `topology`.
 #[derive(Debug, Default)]
@@ -76,6 +78,22 @@ impl Channels {
             .unwrap_or_default()
     }
 
+    fn drop_idlest(&mut self) {
+        let surrogates = self.surrogates.iter();
+        let idlest = surrogates.min_by_key(|(_, surrogate)| surrogate.used_at);
+        if let Some(name) = idlest.map(|(name, _)| Arc::clone(name)) {
+            self.surrogates.remove(&name);
+        }
+    }
+
+    /// Stand-ins, payloads they remember, and the bytes of those.
+    pub(crate) fn footprint(&self) -> (usize, usize, usize) {
+        let surrogates = self.surrogates.values();
+        let payloads = surrogates.clone().map(|s| s.remembered.len()).sum();
+        let bytes = surrogates.map(|s| s.remembered_bytes).sum();
+        (self.surrogates.len(), payloads, bytes)
+    }
+
     /// The stand-in for a channel nobody here owns, created if need be. `None`: the name is too
     /// long to keep. The flag says that it is new.
     pub(crate) fn surrogate(
@@ -88,15 +106,12 @@ impl Channels {
         }
         let is_new = !self.surrogates.contains_key(channel);
         if is_new && self.surrogates.len() >= SURROGATES_MAX {
-            let idle = self
-                .surrogates
-                .iter()
-                .min_by_key(|(_, surrogate)| surrogate.used_at);
-            let idle = idle
-                .map(|(name, _)| Arc::clone(name))
-                .expect("there are that many");
-            self.surrogates.remove(&idle);
+            self.drop_idlest();
         }
+        while self.surrogates.len() > 1 && self.footprint().2 > ALL_REMEMBERED_BYTES_MAX {
+            self.drop_idlest();
+        }
+        let is_new = !self.surrogates.contains_key(channel);
         let name: Arc<str> = channel.into();
         let surrogate = self
             .surrogates
@@ -296,6 +311,19 @@ mod tests {
         assert!(!has_seen(2, 31));
         assert!(!has_seen(1, 32));
         assert!(has_seen(2, 33));
+    }
+
+    #[test]
+    fn payloads_of_all_channels_together_are_bounded() {
+        let start = base();
+        let mut channels = Channels::default();
+        for n in 0..200_u8 {
+            let now = start + Duration::from_millis(n.into());
+            let (_, surrogate, _) = channels.surrogate(&format!("x{}", n % 50), now).unwrap();
+            surrogate.has_seen(&Arc::from(vec![n; 5 << 20]), now);
+            let (_, _, bytes) = channels.footprint();
+            assert!(bytes <= ALL_REMEMBERED_BYTES_MAX + REMEMBERED_BYTES_MAX);
+        }
     }
 
     #[test]

@@ -35,9 +35,9 @@ const SOON_FOR: Duration = Duration::from_secs(30);
 /// Middle wait between attempts during that time.
 const INTERVAL_SOON: Duration = Duration::from_secs(1);
 /// Most targets learned from gossip; those the user gave are always kept.
-const DISCOVERED_MAX: usize = 2048;
+pub(crate) const DISCOVERED_MAX: usize = 2048;
 /// Most attempts under way at once, so that gossip cannot make us open thousands of sockets.
-const ATTEMPTS_MAX: usize = 64;
+pub(crate) const ATTEMPTS_MAX: usize = 64;
 
 /// Why a connection ended, as far as retrying cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,6 +264,13 @@ impl Maker {
             .values()
             .filter(|target| target.state == State::Waiting);
         waiting.filter_map(|target| target.due).min()
+    }
+
+    /// Targets in all states, those the user gave not counted.
+    pub(crate) fn discovered_count(&self) -> usize {
+        let direct = self.direct_addresses();
+        let targets = self.targets.keys();
+        targets.filter(|address| !direct.contains(address)).count()
     }
 
     /// The targets status shows.

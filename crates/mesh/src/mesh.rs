@@ -2,6 +2,7 @@
 
 mod connections;
 mod duplicates;
+mod footprint;
 mod gossiping;
 mod operator;
 

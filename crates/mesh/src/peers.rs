@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use rand::Rng;
 use wire::PeerName;
 use wire::handshake::Features;
+use wire::quote::printable;
 use wire::topology::{ConnectionSummary, PeerSummary};
 
 use crate::doubts::Doubts;
@@ -371,6 +372,16 @@ impl PeerTable {
         reached
     }
 
+    /// Adjacencies of all peers together.
+    pub(crate) fn adjacency_count(&self) -> usize {
+        self.adjacency_count + self.own().adjacencies.len()
+    }
+
+    /// How many doubts about entries are remembered.
+    pub(crate) fn doubt_count(&self) -> usize {
+        self.doubts.len()
+    }
+
     /// The named entries in the form that travels. Names without an entry are left out.
     pub(crate) fn summaries<'a>(
         &self,
@@ -401,19 +412,9 @@ pub(crate) fn usable_short_id(summary: &PeerSummary) -> Option<u16> {
     summary.short_id.filter(|id| *id < SHORT_IDS)
 }
 
-/// `name(nickname)`. Control characters of a foreign nickname do not reach our logs.
+/// `name(nickname)`. What a foreign nickname could do to a terminal does not reach our logs.
 pub(crate) fn peer_label(name: PeerName, nickname: &str) -> String {
-    let printable = |c: char| {
-        if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        }
-    };
-    format!(
-        "{name}({})",
-        nickname.chars().map(printable).collect::<String>()
-    )
+    format!("{name}({})", printable(nickname))
 }
 
 /// An address with IPv4-mapped IPv6 undone.
@@ -424,6 +425,6 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-fn truncated(text: &str, bytes_max: usize) -> String {
+pub(crate) fn truncated(text: &str, bytes_max: usize) -> String {
     text[..text.floor_char_boundary(bytes_max)].to_owned()
 }

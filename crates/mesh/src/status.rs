@@ -93,3 +93,80 @@ pub enum TargetState {
         until: Duration,
     },
 }
+
+/// What a mesh keeps, counted. `_max` counts are those of the link with the most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// TCP connections that stand.
+    pub links: usize,
+    /// Accepted ones whose introduction is under way.
+    pub inbound_handshakes: usize,
+    /// Dialled ones whose introduction is under way.
+    pub outbound_handshakes: usize,
+    /// Connections of our peer entry.
+    pub connections: usize,
+    /// Dials the shell has not answered.
+    pub dials: usize,
+    /// Addresses to dial that the user did not give.
+    pub discovered_targets: usize,
+    /// Entries of the peer table.
+    pub peers: usize,
+    /// Connections listed in them.
+    pub adjacencies: usize,
+    /// Entries that are contradicted or refused.
+    pub doubts: usize,
+    /// Earlier incarnations of peers.
+    pub superseded: usize,
+    /// Channels passed on for others.
+    pub surrogates: usize,
+    /// Payloads remembered for them.
+    pub remembered_payloads: usize,
+    /// Bytes of those.
+    pub remembered_bytes: usize,
+    /// Bytes a stranger made us keep.
+    pub handshake_bytes_max: usize,
+    /// Bytes of an unfinished message.
+    pub receive_bytes_max: usize,
+    /// Gossip items that wait for a link.
+    pub outbox_items_max: usize,
+    /// Bytes of those.
+    pub outbox_bytes_max: usize,
+    /// Bytes given to the shell and not written yet.
+    pub unflushed_bytes_max: usize,
+    /// Outputs not taken; none once the shell has drained them.
+    pub outputs: usize,
+}
+
+impl Footprint {
+    /// The counts by name, in a fixed order.
+    pub fn counts(&self) -> [(&'static str, usize); 19] {
+        [
+            ("links", self.links),
+            ("inbound_handshakes", self.inbound_handshakes),
+            ("outbound_handshakes", self.outbound_handshakes),
+            ("connections", self.connections),
+            ("dials", self.dials),
+            ("discovered_targets", self.discovered_targets),
+            ("peers", self.peers),
+            ("adjacencies", self.adjacencies),
+            ("doubts", self.doubts),
+            ("superseded", self.superseded),
+            ("surrogates", self.surrogates),
+            ("remembered_payloads", self.remembered_payloads),
+            ("remembered_bytes", self.remembered_bytes),
+            ("handshake_bytes_max", self.handshake_bytes_max),
+            ("receive_bytes_max", self.receive_bytes_max),
+            ("outbox_items_max", self.outbox_items_max),
+            ("outbox_bytes_max", self.outbox_bytes_max),
+            ("unflushed_bytes_max", self.unflushed_bytes_max),
+            ("outputs", self.outputs),
+        ]
+    }
+
+    /// The first count beyond its limit: name, count and limit.
+    pub fn excess(&self, limits: &Self) -> Option<(&'static str, usize, usize)> {
+        let counts = self.counts().into_iter().zip(limits.counts());
+        let mut pairs = counts.map(|((what, count), (_, limit))| (what, count, limit));
+        pairs.find(|(_, count, limit)| count > limit)
+    }
+}

@@ -12,7 +12,7 @@ use std::fmt;
 use crate::PeerName;
 use crate::gob::{self, Encoder, GobError, Stream, Value, definitions};
 use crate::name::ParsePeerNameError;
-use crate::quote::{clipped, quote};
+use crate::quote::{clipped, printable, quote};
 
 /// Bytes of the header both sides send first.
 pub const HEADER_BYTES: usize = 7;
@@ -268,7 +268,9 @@ impl Features {
         let (name, nickname) = (required("Name")?, required("NickName")?);
         let (uid, conn_id) = (required("UID")?, required("ConnID")?);
         if flavour != FLAVOUR {
-            return Err(HandshakeError::FlavourMismatch(clipped(flavour)));
+            return Err(HandshakeError::FlavourMismatch(printable(&clipped(
+                flavour,
+            ))));
         }
         let mut features = Self {
             name: name.parse()?,

@@ -31,6 +31,19 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// `text` without anything that could end a line, drive a terminal or reorder what it shows: such
+/// characters become U+FFFD. For untrusted text that users see outside of quotes.
+pub fn printable(text: &str) -> String {
+    let shown = |c| {
+        if is_printable(c) {
+            c
+        } else {
+            char::REPLACEMENT_CHARACTER
+        }
+    };
+    text.chars().map(shown).collect()
+}
+
 /// The first [`QUOTED_CHARS_MAX`] characters of `text`.
 pub(crate) fn clipped(text: &str) -> String {
     text.chars().take(QUOTED_CHARS_MAX).collect()
@@ -54,7 +67,18 @@ fn push_escaped(out: &mut String, code: u32) {
 
 #[cfg(test)]
 mod tests {
-    use super::quote;
+    use super::{printable, quote};
+
+    #[test]
+    fn nothing_that_drives_a_terminal_is_printable() {
+        let hostile = "a\u{1b}[2J\r\nb\u{202e}c\u{9b}1m\u{7f}\u{2028}\u{0}";
+        assert_eq!(
+            printable(hostile),
+            "a\u{fffd}[2J\u{fffd}\u{fffd}b\u{fffd}c\u{fffd}1m\u{fffd}\u{fffd}\u{fffd}"
+        );
+        assert_eq!(printable("höst 日本-1.example"), "höst 日本-1.example");
+        assert_eq!(printable("\u{fffd}"), "\u{fffd}");
+    }
 
     #[test]
     fn quotes_and_control_characters_are_escaped() {

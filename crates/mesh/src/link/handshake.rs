@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use super::session::{Session, SessionError};
 use crate::config::Password;
+use crate::peers::{NICKNAME_BYTES_MAX, truncated};
 
 /// What one end brings to an introduction.
 pub(crate) struct Offer {
@@ -108,6 +109,15 @@ impl Handshake {
     /// Our connection id on this link.
     pub(crate) fn conn_id(&self) -> u64 {
         self.offer.features.conn_id
+    }
+
+    /// Bytes received that wait for more.
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Features { session, .. } => session.buffered_bytes(),
+            Stage::Proof(introduction) => introduction.session.buffered_bytes(),
+            Stage::Header | Stage::Flag | Stage::Over => self.received.len(),
+        }
     }
 
     /// Whether the other end's header is still missing.
@@ -250,13 +260,14 @@ impl Handshake {
                 None => None,
             },
         };
-        let Some(features) = features else {
+        let Some(mut features) = features else {
             check_buffered(session)?;
             return Ok(None);
         };
         if features.name.is_unknown() {
             return Err(IntroductionError::ReservedName(features.name));
         }
+        features.nickname = truncated(&features.nickname, NICKNAME_BYTES_MAX);
         let Stage::Features {
             mut session,
             mut key,

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use wire::PeerName;
 
 /// Most bytes of payloads waiting on one link; the largest frame fits.
-const BYTES_MAX: usize = 16 << 20;
+pub(crate) const BYTES_MAX: usize = 16 << 20;
 /// Most payloads of one channel waiting on one link.
 const PAYLOADS_MAX: usize = 64;
 /// Most different items waiting on one link.
-const ITEMS_MAX: usize = 8192;
+pub(crate) const ITEMS_MAX: usize = 8192;
 /// What a name or a payload costs besides its bytes.
 const OVERHEAD_BYTES: usize = 48;
 
@@ -114,6 +114,11 @@ impl Outbox {
     fn is_too_much(&self, item: &Item) -> bool {
         let too_many = matches!(item, Item::Payloads(payloads) if payloads.len() > PAYLOADS_MAX);
         too_many || self.bytes + item.weight() > BYTES_MAX
+    }
+
+    /// Items that wait, and their weight in bytes.
+    pub(crate) fn footprint(&self) -> (usize, usize) {
+        (self.items.len(), self.bytes)
     }
 
     /// Everything that waits, in the order it is to be sent.

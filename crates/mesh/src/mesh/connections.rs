@@ -8,7 +8,7 @@ use tracing::{debug, info};
 use wire::PeerName;
 use wire::handshake::{Features, VersionRange, WeftFeature};
 use wire::message::Message;
-use wire::quote::quote;
+use wire::quote::{printable, quote};
 use zeroize::Zeroizing;
 
 use super::duplicates::Survivor;
@@ -22,7 +22,7 @@ use crate::routes::{Edges, Routes};
 use crate::{Connection, LinkId, MeshOutput};
 
 /// Most accepted links whose introduction is under way; the oldest makes room for the newest.
-const INBOUND_HANDSHAKES_MAX: usize = 256;
+pub(super) const INBOUND_HANDSHAKES_MAX: usize = 256;
 /// Format version of the `Weft` feature we send.
 const WEFT_FEATURE_VERSION: u32 = 1;
 
@@ -410,7 +410,7 @@ impl Mesh {
         Connection {
             link: id,
             remote: introduced.remote(),
-            remote_nickname: introduced.features.nickname.clone(),
+            remote_nickname: printable(&introduced.features.nickname),
             local_address: link.local,
             remote_address: link.remote,
             uid: introduced.uid,

@@ -16,7 +16,7 @@ use crate::link::HEARTBEAT_INTERVAL;
 /// A live link is never silent for longer: everybody sends a heartbeat whatever else is sent.
 const SILENCE_MAX: Duration = HEARTBEAT_INTERVAL.saturating_add(Duration::from_secs(5));
 /// Most incarnations remembered.
-const SUPERSEDED_MAX: usize = 256;
+pub(super) const SUPERSEDED_MAX: usize = 256;
 
 /// Who survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

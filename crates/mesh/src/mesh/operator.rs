@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use wire::PeerName;
+use wire::quote::printable;
+use wire::topology::PeerSummary;
 
 use super::Mesh;
 use crate::status::{ConnectionStatus, MeshStatus};
@@ -100,7 +102,7 @@ impl Mesh {
             protocol_versions: (config.min_protocol_version, config.max_protocol_version),
             encryption: config.password.is_some(),
             discovery: config.discovery,
-            peers: self.peers.summaries(&names),
+            peers: self.shown_peers(&names),
             unicast_routes: self
                 .unicast_established()
                 .iter()
@@ -123,6 +125,18 @@ impl Mesh {
         }
     }
 
+    /// Entries as users may see them: peers choose their texts.
+    fn shown_peers(&self, names: &[PeerName]) -> Vec<PeerSummary> {
+        let mut peers = self.peers.summaries(names);
+        for peer in &mut peers {
+            peer.nickname = printable(&peer.nickname);
+            for connection in &mut peer.connections {
+                connection.remote_address = printable(&connection.remote_address);
+            }
+        }
+        peers
+    }
+
     fn connection_status(&self, id: LinkId) -> ConnectionStatus {
         let link = self.links.get(&id).expect("our connections have links");
         let introduced = link.introduced().expect("our connections are introduced");
@@ -131,13 +145,16 @@ impl Mesh {
         ConnectionStatus {
             link: id,
             remote: features.name,
-            remote_nickname: features.nickname.clone(),
+            remote_nickname: printable(&features.nickname),
             remote_address: link.remote,
             outbound: id.is_outbound(),
             established: adjacency.is_some_and(|adjacency| adjacency.established),
             data_encrypted: introduced.encrypts_data(),
             protocol_version: introduced.version,
-            weft: features.weft.as_ref().map(|weft| weft.capabilities.clone()),
+            weft: features.weft.as_ref().map(|weft| {
+                let words = weft.capabilities.iter();
+                words.map(|word| printable(word)).collect()
+            }),
         }
     }
 }

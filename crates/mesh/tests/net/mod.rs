@@ -11,6 +11,7 @@ use mesh::{Connection, Delivery, DirectPeer, LinkId, Mesh, MeshConfig, MeshOutpu
 use wire::PeerName;
 use wire::handshake::{FLAG_PLAIN, Features, encode_header};
 use wire::message::{Message, OverlayControl, encode_frame};
+use wire::quote::printable;
 
 thread_local! {
     /// The mesh that is at work, for whoever listens to the logs.
@@ -194,6 +195,36 @@ impl Net {
         self.wires
             .retain(|(mesh, _), far| *mesh != n && far.mesh != n);
         self.half_open.extend(far);
+    }
+
+    /// A peer leaves for good: its links break, its listener is gone, and nothing is left of it but
+    /// a mesh that nobody tells anything.
+    pub(crate) fn leave(&mut self, n: usize) {
+        self.unreachable.insert(n);
+        self.restart(n, config(n), 250);
+    }
+
+    /// Fails if a mesh keeps more than it may, or shows anything that drives a terminal.
+    pub(crate) fn assert_bounded(&self, n: usize) {
+        let mesh = &self.meshes[n];
+        let excess = mesh.footprint().excess(&mesh.footprint_limits());
+        assert_eq!(excess, None, "what, how much, and how much it may be");
+    }
+
+    /// Fails if a mesh shows anything that could drive a terminal.
+    pub(crate) fn assert_printable(&self, n: usize) {
+        let status = self.meshes[n].status(self.now);
+        let texts = status.peers.iter().flat_map(|peer| {
+            let addresses = peer.connections.iter().map(|c| &c.remote_address);
+            addresses.chain([&peer.nickname])
+        });
+        let connections = status.connections.iter();
+        let labels = connections.map(|connection| &connection.remote_nickname);
+        for text in texts.chain(labels) {
+            assert_eq!(*text, printable(text));
+        }
+        let targets = format!("{:?}", status.targets);
+        assert_eq!(targets, printable(&targets));
     }
 
     /// `from` is told to connect to `to`.
@@ -442,8 +473,13 @@ impl Net {
 
     /// Checks that all meshes describe the same world.
     pub(crate) fn assert_agreement(&self) {
+        self.assert_agreement_of(self.meshes.len());
+    }
+
+    /// Checks that the first so many meshes do.
+    pub(crate) fn assert_agreement_of(&self, count: usize) {
         let first = self.meshes[0].status(self.now).peers;
-        for mesh in &self.meshes[1..] {
+        for mesh in &self.meshes[1..count] {
             assert_eq!(mesh.status(self.now).peers, first);
         }
     }
