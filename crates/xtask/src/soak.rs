@@ -274,14 +274,14 @@ impl<'a> Soak<'a> {
         Ok(())
     }
 
-    fn counts(&self) -> Counts {
-        let all = self.agents.iter().map(Agent::counts);
-        all.fold(Counts::default(), |sum, counts| sum.plus(&counts))
+    /// What each agent has counted so far.
+    fn counts(&self) -> Vec<Counts> {
+        self.agents.iter().map(Agent::counts).collect()
     }
 
     /// Prints how things are.
     fn show(&mut self, now: Duration) -> Outcome<()> {
-        let counts = self.counts();
+        let counts = verdict::sum(&self.counts());
         let recent = counts.since(&self.last_counts);
         self.last_counts = counts;
         let cuts: Vec<&str> = self.standing.keys().map(String::as_str).collect();
@@ -325,11 +325,12 @@ impl<'a> Soak<'a> {
         }
         let before = self.counts();
         self.go_on_until(length.max(self.watch.elapsed() + Duration::from_secs(30)))?;
-        self.verdict.calm = self.counts().since(&before);
+        let pairs = self.counts().into_iter().zip(&before);
+        self.verdict.calm = pairs.map(|(now, before)| now.since(before)).collect();
         for agent in &mut self.agents {
             agent.finish();
         }
-        self.verdict.all = self.counts();
+        self.verdict.all = verdict::sum(&self.counts());
         self.agents.clear();
         self.verdict.judge_traffic();
         self.judge_rest()?;

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::PEERS;
 use crate::crash::chance::Chance;
 use crate::crash::probe::inside;
 use crate::stage::{Outcome, Stage};
@@ -35,89 +36,131 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How many numbers back a repetition is noticed.
 const WINDOW: usize = 4096;
 
+/// Numbers that one agent counts.
+const COUNTED: usize = 5 + 2 * PEERS;
+
 /// What agents have counted, one or all of them together.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) datagrams_sent: u64,
-    pub(super) datagrams_received: u64,
-    pub(super) datagrams_repeated: u64,
-    pub(super) streams_done: u64,
-    pub(super) streams_failed: u64,
-    pub(super) stream_bytes: u64,
-    /// Arrived altered.
-    pub(super) altered: u64,
+pub(super) struct Counts([u64; COUNTED]);
+
+/// Something an agent counts; peers are numbers from 0.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    /// A datagram that came before.
+    Repeated,
+    StreamDone,
+    StreamFailed,
+    StreamByte,
+    /// Something arrived other than it was sent.
+    Altered,
+    SentTo(usize),
+    ReceivedFrom(usize),
+}
+
+impl Event {
+    const fn place(self) -> usize {
+        match self {
+            Self::Repeated => 0,
+            Self::StreamDone => 1,
+            Self::StreamFailed => 2,
+            Self::StreamByte => 3,
+            Self::Altered => 4,
+            Self::SentTo(peer) => 5 + peer,
+            Self::ReceivedFrom(peer) => 5 + PEERS + peer,
+        }
+    }
 }
 
 impl Counts {
-    const fn numbers(&self) -> [u64; 7] {
-        [
-            self.datagrams_sent,
-            self.datagrams_received,
-            self.datagrams_repeated,
-            self.streams_done,
-            self.streams_failed,
-            self.stream_bytes,
-            self.altered,
-        ]
-    }
-
-    fn from_numbers(numbers: [u64; 7]) -> Self {
-        let [sent, received, repeated, done, failed, bytes, altered] = numbers;
-        Self {
-            datagrams_sent: sent,
-            datagrams_received: received,
-            datagrams_repeated: repeated,
-            streams_done: done,
-            streams_failed: failed,
-            stream_bytes: bytes,
-            altered,
-        }
-    }
-
     fn read_line(line: &str) -> Option<Self> {
         let numbers: Vec<u64> = line
             .split(' ')
             .map_while(|word| word.parse().ok())
             .collect();
-        Some(Self::from_numbers(numbers.try_into().ok()?))
+        Some(Self(numbers.try_into().ok()?))
+    }
+
+    const fn of(&self, event: Event) -> u64 {
+        self.0[event.place()]
+    }
+
+    pub(super) const fn repeated(&self) -> u64 {
+        self.of(Event::Repeated)
+    }
+
+    pub(super) const fn streams_done(&self) -> u64 {
+        self.of(Event::StreamDone)
+    }
+
+    pub(super) const fn streams_failed(&self) -> u64 {
+        self.of(Event::StreamFailed)
+    }
+
+    pub(super) const fn stream_bytes(&self) -> u64 {
+        self.of(Event::StreamByte)
+    }
+
+    pub(super) const fn altered(&self) -> u64 {
+        self.of(Event::Altered)
+    }
+
+    pub(super) const fn sent_to(&self, peer: usize) -> u64 {
+        self.of(Event::SentTo(peer))
+    }
+
+    pub(super) const fn received_from(&self, peer: usize) -> u64 {
+        self.of(Event::ReceivedFrom(peer))
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        (0..PEERS).map(|peer| self.sent_to(peer)).sum()
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        (0..PEERS).map(|peer| self.received_from(peer)).sum()
     }
 
     /// Both together.
     pub(super) fn plus(&self, other: &Self) -> Self {
-        let (ours, theirs) = (self.numbers(), other.numbers());
-        Self::from_numbers(std::array::from_fn(|place| ours[place] + theirs[place]))
+        Self(std::array::from_fn(|place| self.0[place] + other.0[place]))
     }
 
     /// What came after `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
-        let (ours, theirs) = (self.numbers(), earlier.numbers());
-        Self::from_numbers(std::array::from_fn(|place| {
-            ours[place].saturating_sub(theirs[place])
+        Self(std::array::from_fn(|place| {
+            self.0[place].saturating_sub(earlier.0[place])
         }))
     }
 
-    /// Share of datagrams that did not arrive; one under way makes it no smaller than 0.
-    pub(super) fn loss(&self) -> f64 {
-        let arrived = self.datagrams_received.min(self.datagrams_sent);
-        1.0 - arrived as f64 / self.datagrams_sent.max(1) as f64
+    /// An exchange with one other peer, for tests.
+    #[cfg(test)]
+    pub(super) fn example(other: usize, sent: u64, received: u64) -> Self {
+        let mut counts = Self::default();
+        counts.0[Event::SentTo(other).place()] = sent;
+        counts.0[Event::ReceivedFrom(other).place()] = received;
+        counts.0[Event::StreamDone.place()] = 1;
+        counts
+    }
+
+    /// Something that arrived altered, for tests.
+    #[cfg(test)]
+    pub(super) fn altered_example() -> Self {
+        let mut counts = Self::default();
+        counts.0[Event::Altered.place()] = 1;
+        counts
     }
 }
 
 /// Counters in use by several threads.
-#[derive(Default)]
-struct Counters([AtomicU64; 7]);
+struct Counters([AtomicU64; COUNTED]);
 
 impl Counters {
-    fn add(&self, of: fn(&mut Counts) -> &mut u64, number: u64) {
-        // Which place a field has, its own list of numbers tells.
-        let mut one = Counts::default();
-        *of(&mut one) = 1;
-        let place = one
-            .numbers()
-            .iter()
-            .position(|n| *n == 1)
-            .expect("one field is set");
-        self.0[place].fetch_add(number, Ordering::Relaxed);
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    fn add(&self, event: Event, number: u64) {
+        self.0[event.place()].fetch_add(number, Ordering::Relaxed);
     }
 
     fn line(&self) -> String {
@@ -138,13 +181,13 @@ pub(crate) fn run(arguments: &[&str]) -> Result<String, String> {
         .parse::<u64>()
         .map_err(|e| format!("{number}: {e}"))?;
     let seed = seed.parse::<u64>().map_err(|e| format!("{seed}: {e}"))?;
-    let others: Result<Vec<IpAddr>, _> = others.iter().map(|other| other.parse()).collect();
+    let others: Result<Vec<Ipv4Addr>, _> = others.iter().map(|other| other.parse()).collect();
     let others = others.map_err(|e| format!("{arguments:?}: {e}"))?;
     serve(number, seed, others).map_err(|error| format!("agent {number}: {error}"))
 }
 
-fn serve(number: u64, seed: u64, others: Vec<IpAddr>) -> std::io::Result<String> {
-    let counters = Arc::new(Counters::default());
+fn serve(number: u64, seed: u64, others: Vec<Ipv4Addr>) -> std::io::Result<String> {
+    let counters = Arc::new(Counters::new());
     let socket = UdpSocket::bind(("0.0.0.0", UDP_PORT))?;
     let listener = TcpListener::bind(("0.0.0.0", TCP_PORT))?;
     let (receiving, ours) = (socket.try_clone()?, Arc::clone(&counters));
@@ -174,7 +217,7 @@ fn serve(number: u64, seed: u64, others: Vec<IpAddr>) -> std::io::Result<String>
 fn send_datagrams(
     socket: &UdpSocket,
     sender: u64,
-    targets: &[IpAddr],
+    targets: &[Ipv4Addr],
     chance: &mut Chance,
     counters: &Counters,
 ) {
@@ -191,9 +234,14 @@ fn send_datagrams(
         next[target] += 1;
         // The kernel says here what became of earlier ones; it counts as sent.
         let _ = socket.send_to(&datagram, (targets[target], UDP_PORT));
-        counters.add(|counts| &mut counts.datagrams_sent, 1);
+        counters.add(Event::SentTo(peer_of(targets[target])), 1);
         thread::sleep(DATAGRAM_PAUSE);
     }
+}
+
+/// The number from 0 of the peer a container belongs to (`Host::container_address`).
+const fn peer_of(address: Ipv4Addr) -> usize {
+    address.octets()[2] as usize - 1
 }
 
 /// A datagram whose bytes follow from sender, number and length.
@@ -228,11 +276,14 @@ fn receive_datagrams(socket: &UdpSocket, counters: &Counters) {
             continue;
         };
         match read_datagram(&mut bytes[..length]) {
-            None => counters.add(|counts| &mut counts.altered, 1),
-            Some((sender, number)) if seen.entry(sender).or_default().is_new(number) => {
-                counters.add(|counts| &mut counts.datagrams_received, 1);
+            Some((sender, _)) if !(1..=PEERS as u64).contains(&sender) => {
+                counters.add(Event::Altered, 1);
             }
-            Some(_) => counters.add(|counts| &mut counts.datagrams_repeated, 1),
+            None => counters.add(Event::Altered, 1),
+            Some((sender, number)) if seen.entry(sender).or_default().is_new(number) => {
+                counters.add(Event::ReceivedFrom(sender as usize - 1), 1);
+            }
+            Some(_) => counters.add(Event::Repeated, 1),
         }
     }
 }
@@ -251,17 +302,17 @@ impl Seen {
     }
 }
 
-fn send_streams(targets: &[IpAddr], chance: &mut Chance, counters: &Counters) {
+fn send_streams(targets: &[Ipv4Addr], chance: &mut Chance, counters: &Counters) {
     loop {
-        let target = SocketAddr::new(targets[chance.index(targets.len())], TCP_PORT);
+        let target = SocketAddr::from((targets[chance.index(targets.len())], TCP_PORT));
         let length = chance.below(STREAM_BYTES_MAX) + 1;
         match send_stream(target, length) {
             Ok(true) => {
-                counters.add(|counts| &mut counts.streams_done, 1);
-                counters.add(|counts| &mut counts.stream_bytes, length);
+                counters.add(Event::StreamDone, 1);
+                counters.add(Event::StreamByte, length);
             }
-            Ok(false) => counters.add(|counts| &mut counts.altered, 1),
-            Err(_) => counters.add(|counts| &mut counts.streams_failed, 1),
+            Ok(false) => counters.add(Event::Altered, 1),
+            Err(_) => counters.add(Event::StreamFailed, 1),
         }
         thread::sleep(chance.time(STREAM_PAUSE_MAX));
     }
@@ -286,7 +337,7 @@ fn accept_streams(listener: &TcpListener, counters: &Arc<Counters>) {
         // As many at a time as there are other agents.
         thread::spawn(move || {
             if let Ok(false) = receive_stream(stream) {
-                counters.add(|counts| &mut counts.altered, 1);
+                counters.add(Event::Altered, 1);
             }
         });
     }
@@ -425,15 +476,23 @@ mod tests {
 
     #[test]
     fn counts_survive_being_printed() {
-        let counters = Counters::default();
-        counters.add(|counts| &mut counts.datagrams_sent, 10);
-        counters.add(|counts| &mut counts.datagrams_received, 9);
-        counters.add(|counts| &mut counts.altered, 1);
-        let counts = Counts::read_line(&counters.line()).expect("seven numbers");
-        assert_eq!((counts.datagrams_sent, counts.altered), (10, 1));
-        assert!((counts.loss() - 0.1).abs() < 1e-9);
+        let counters = Counters::new();
+        counters.add(Event::SentTo(5), 10);
+        counters.add(Event::ReceivedFrom(0), 9);
+        counters.add(Event::Altered, 1);
+        let counts = Counts::read_line(&counters.line()).expect("all numbers");
+        assert_eq!(
+            (counts.sent(), counts.received(), counts.altered()),
+            (10, 9, 1)
+        );
+        assert_eq!((counts.sent_to(5), counts.received_from(0)), (10, 9));
         assert_eq!(counts.plus(&counts).since(&counts), counts);
         assert_eq!(Counts::read_line("1 2"), None);
+    }
+
+    #[test]
+    fn a_container_address_tells_its_peer() {
+        assert_eq!(peer_of("10.32.6.1".parse().expect("an address")), 5);
     }
 
     #[test]
