@@ -32,8 +32,9 @@ usage: cargo xtask <command>
   crash [--kills N] [--seed N] [--write] [--weft PATH]
                        kills daemons at random moments under traffic, measures how they come back, and
                        looks for what reset leaves; --write records it in docs/reliability.md
-  profile [--seconds N] [--write] [--weft PATH] [--weight N]
-                       where the CPU time of an encrypted TCP stream goes, by perf
+  profile [--seconds N] [--packets RATE] [--write] [--weft PATH] [--weight N]
+                       where the CPU time of an encrypted TCP stream goes, by perf; --packets sends
+                       small ones at a rate per second instead
   soak [--minutes N] [--seed N] [--write] [--weft PATH]
                        six peers, half of them originals if WEFT_PEER_WEAVER names their daemon, under
                        traffic and faults; nothing may be altered, leak or stay broken

@@ -1,6 +1,6 @@
-//! `cargo xtask profile`: where the CPU time of an encrypted TCP stream goes.
+//! `cargo xtask profile`: where the CPU time of an encrypted TCP stream, or of small packets, goes.
 //!
-//! One stream between two hosts as in `race`, while `perf` samples both cores by the clock.
+//! Traffic between two hosts as in `race`, while `perf` samples both cores by the clock.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use super::measure::{Bench, Throughput};
+use super::measure::{Bench, Flood};
 use super::meter::Meter;
-use super::network::Shape;
+use super::network::{Lane, Shape};
 use super::plan::{Contestant, WEIGHT_MAX};
 use super::samples::{Sample, Tally, Work};
-use super::{STAGE, contestants, document, guard};
+use super::{PACKETS, STAGE, contestants, document, guard};
 use crate::demo::build_release;
 use crate::setup;
 use crate::stage::{Outcome, Stage, finish_started, run, start};
@@ -30,6 +30,8 @@ const NAMED: usize = 3;
 struct Plan {
     seconds: u64,
     write: bool,
+    /// Small packets at this rate per second, in place of a TCP stream.
+    packets: Option<u64>,
     weight: u64,
     weft: Option<PathBuf>,
 }
@@ -39,6 +41,7 @@ impl Plan {
         let mut plan = Self {
             seconds: 10,
             write: false,
+            packets: None,
             weight: 1,
             weft: None,
         };
@@ -52,6 +55,7 @@ impl Plan {
             };
             match *word {
                 "--seconds" => plan.seconds = number(value()?)?.clamp(1, 600),
+                "--packets" => plan.packets = Some(number(value()?)?.clamp(1, 10_000_000)),
                 "--weight" => plan.weight = number(value()?)?.clamp(1, WEIGHT_MAX),
                 "--write" => plan.write = true,
                 "--weft" => plan.weft = Some(PathBuf::from(value()?)),
@@ -59,6 +63,46 @@ impl Plan {
             }
         }
         Ok(plan)
+    }
+}
+
+/// What the traffic achieved, sampled as it was.
+struct Achieved {
+    /// Words for the reader: what was sent, and how fast it went.
+    what: &'static str,
+    speed: String,
+    /// CPU seconds for each unit of work, and what the unit is.
+    cost: f64,
+    unit: &'static str,
+}
+
+impl Achieved {
+    fn by(bench: &Bench<'_>, lane: &Lane, packets: Option<u64>) -> Outcome<Self> {
+        let Some(per_second) = packets else {
+            let stream = bench.tcp(lane, 1)?;
+            return Ok(Self {
+                what: "One encrypted TCP stream",
+                speed: format!("{:.2} Gbit/s", stream.gbits_per_second),
+                cost: stream.cpu_seconds_per_gbit,
+                unit: "CPU-s per Gbit",
+            });
+        };
+        let flood = Flood {
+            per_second,
+            millis: bench.seconds * 1000,
+            ..PACKETS
+        };
+        let got = bench.datagrams(lane, flood)?;
+        Ok(Self {
+            what: "Encrypted UDP datagrams of 64 bytes",
+            speed: format!(
+                "{:.0} thousand per second offered, {:.0} delivered",
+                got.offered / 1e3,
+                got.delivered / 1e3
+            ),
+            cost: got.cpu_seconds_per_million,
+            unit: "CPU-s per million delivered",
+        })
     }
 }
 
@@ -92,28 +136,32 @@ fn profile(plan: &Plan) -> Outcome<()> {
         meter: &meter,
         seconds: plan.seconds + 2 * MARGIN.as_secs(),
     };
-    println!("one encrypted TCP stream, {} s", bench.seconds);
+    println!("sending for {} s", bench.seconds);
     let mut processes = Vec::new();
-    let stream = thread::scope(|scope| {
-        let stream = scope.spawn(|| bench.tcp(lane, 1));
+    let achieved = thread::scope(|scope| {
+        let traffic = scope.spawn(|| Achieved::by(&bench, lane, plan.packets));
         thread::sleep(MARGIN);
         let recording = record(&file, &plan.seconds.to_string(), || {
             processes.extend(meter.processes(lane.name));
         });
-        stream
+        traffic
             .join()
             .expect("a measurement does not panic")
-            .and_then(|stream| recording.map(|()| stream))
+            .and_then(|achieved| recording.map(|()| achieved))
     })?;
     let text = read_samples(&file)?;
     let daemon = weft
         .file_name()
         .map(|name| name.to_string_lossy().into_owned());
     let tally = sort(&text, &processes, &daemon.unwrap_or_default());
-    let text = render(&tally, &stream, plan)?;
+    let text = render(&tally, &achieved, plan)?;
     println!("\n{text}");
     if plan.write {
-        document::write("profile", &text)?;
+        let name = match plan.packets {
+            None => "profile",
+            Some(_) => "profile-packets",
+        };
+        document::write(name, &text)?;
     }
     Ok(())
 }
@@ -157,7 +205,7 @@ fn sort(text: &str, processes: &[u32], daemon: &str) -> Tally {
     tally
 }
 
-fn render(tally: &Tally, stream: &Throughput, plan: &Plan) -> Outcome<String> {
+fn render(tally: &Tally, achieved: &Achieved, plan: &Plan) -> Outcome<String> {
     let busy = tally.busy() as f64;
     if busy == 0.0 {
         return Err("perf saw nothing of the test".to_owned());
@@ -165,21 +213,24 @@ fn render(tally: &Tally, stream: &Throughput, plan: &Plan) -> Outcome<String> {
     let all = busy + tally.of(Work::Idle) as f64 + tally.of(Work::Foreign) as f64;
     let percent = |work: Work| tally.of(work) as f64 / all * 100.0;
     let mut text = format!(
-        "## Where the CPU time goes\n\n\
-         Written by `cargo xtask profile --write`. One encrypted TCP stream between two hosts, one core \
-         per host, sampled on both cores for {} s: {:.2} Gbit/s, {:.3} CPU-s per Gbit with \
-         sampling on; {}{}. The cores were idle for {:.0} % of the time, and {:.0} % went to programs \
-         outside the test; shares are of the rest, {} samples. Time with interrupts off shows in the \
-         function that lets them in again.\n\n\
-         | work | share, % | CPU-s per Gbit | largest functions (% of all) |\n|---|---|---|---|\n",
+        "## Where the CPU time goes{}\n\n\
+         Written by `cargo xtask profile --write`. {} between two hosts, one core per host, sampled on \
+         both cores for {} s: {}, {:.3} {} with sampling on; {}{}. The cores were idle for {:.0} % of \
+         the time, and {:.0} % went to programs outside the test; shares are of the rest, {} samples. \
+         Time with interrupts off shows in the function that lets them in again.\n\n\
+         | work | share, % | {} | largest functions (% of all) |\n|---|---|---|---|\n",
+        plan.packets.map_or("", |_| ": small packets"),
+        achieved.what,
         plan.seconds,
-        stream.gbits_per_second,
-        stream.cpu_seconds_per_gbit,
+        achieved.speed,
+        achieved.cost,
+        achieved.unit,
         document::machine(),
         document::weight(plan.weight),
         percent(Work::Idle),
         percent(Work::Foreign),
         tally.busy(),
+        achieved.unit,
     );
     for work in Work::SHOWN {
         let share = tally.of(work) as f64 / busy;
@@ -193,7 +244,7 @@ fn render(tally: &Tally, stream: &Throughput, plan: &Plan) -> Outcome<String> {
             "| {} | {:.1} | {:.3} | {} |",
             work.title(),
             share * 100.0,
-            share * stream.cpu_seconds_per_gbit,
+            share * achieved.cost,
             named.join(", ")
         );
     }
@@ -213,17 +264,20 @@ mod tests {
      not a sample
 ";
 
-    const STREAM: Throughput = Throughput {
-        gbits_per_second: 4.0,
-        cpu_seconds_per_gbit: 0.3,
-        counted: 1.0,
-    };
+    fn achieved() -> Achieved {
+        Achieved {
+            what: "One encrypted TCP stream",
+            speed: "4.00 Gbit/s".to_owned(),
+            cost: 0.3,
+            unit: "CPU-s per Gbit",
+        }
+    }
 
     #[test]
     fn shares_are_of_what_the_test_did() {
         let tally = sort(SEEN, &[4242, 4243], "weft");
         let plan = Plan::read(&["--seconds", "1"]).unwrap();
-        let text = render(&tally, &STREAM, &plan).unwrap();
+        let text = render(&tally, &achieved(), &plan).unwrap();
         assert!(text.contains("idle for 20 %"), "{text}");
         assert!(text.contains("20 % went to programs outside"), "{text}");
         let cipher = "| cipher | 66.7 | 0.200 | `dryoc::salsa20::xor_chunk` 66.7 |";
@@ -235,6 +289,6 @@ mod tests {
     #[test]
     fn a_profile_without_the_test_in_it_is_an_error() {
         let plan = Plan::read(&[]).unwrap();
-        assert!(render(&sort(SEEN, &[], "weft"), &STREAM, &plan).is_err());
+        assert!(render(&sort(SEEN, &[], "weft"), &achieved(), &plan).is_err());
     }
 }

@@ -44,7 +44,7 @@ impl Work {
             Self::WakeUps => "wake-ups and scheduling",
             Self::Bridge => "bridge, veth and TAP",
             Self::Stack => "network stack and its buffers",
-            Self::Endpoints => "endpoints: iperf3, its system calls, TCP",
+            Self::Endpoints => "endpoints: traffic programs, their system calls, TCP",
             Self::Other => "other",
             Self::Idle => "idle",
             Self::Foreign => "other programs",
@@ -98,7 +98,7 @@ impl<'a> Sample<'a> {
     /// The kind of work. `ours` tells which processes belong to the test; `daemon` is the file name of
     /// the measured binary.
     pub(super) fn work(&self, ours: &dyn Fn(u32) -> bool, daemon: &str) -> Work {
-        let endpoint = self.program == "iperf3";
+        let endpoint = ENDPOINTS.contains(&self.program);
         let core_thread = self.process == 0 || self.program.starts_with("ksoftirqd");
         if self.is_kernel() {
             if self.process == 0 && begins(self.symbol, IDLE) {
@@ -153,6 +153,9 @@ fn kernel_work(symbol: &str, endpoint: bool) -> Work {
         Work::Other
     }
 }
+
+/// The traffic programs: those of TCP, and this tool.
+const ENDPOINTS: &[&str] = &["iperf3", "xtask"];
 
 const CIPHER: &[&str] = &[
     "salsa",
