@@ -37,7 +37,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(15);
 const RESTART_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 /// A daemon that lived this long starts again at the first wait: it had connections by then, so it
 /// does not die of its start, and every second of waiting is one without the other hosts.
-const HEALTHY: Duration = Duration::from_secs(10);
+const HEALTHY: Duration = Duration::from_secs(5);
 /// How often the size of the log is looked at.
 const LOG_PERIOD: Duration = Duration::from_secs(60);
 /// Size above which the log is put aside, bytes.
