@@ -28,7 +28,7 @@ const INTERVAL_MAX: Duration = Duration::from_secs(360);
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 /// A connection that ended later than this was worth having: its peer probably died and is being
 /// started again.
-const WORTH_AFTER: Duration = Duration::from_secs(3);
+const WORTH_AFTER: Duration = Duration::from_secs(1);
 /// For how long after its end a peer that was worth having is dialled every `INTERVAL_SOON` or so.
 /// The original waits longer after every failure, also when its peer is back in a second.
 const SOON_FOR: Duration = Duration::from_secs(30);

@@ -162,7 +162,7 @@ fn a_peer_that_died_is_dialled_every_second_or_so_until_it_had_time_to_come_back
     let link = LinkId::outbound(0);
     bench.choose();
     bench.maker.connection_created(link, at("10.0.0.2:6783"));
-    bench.wait(4);
+    bench.wait(2);
     bench.end(link, "10.0.0.2:6783", Ending::Ordinary);
     let died = bench.now;
     let mut attempts = 0;
