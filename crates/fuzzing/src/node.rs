@@ -75,9 +75,8 @@ impl World {
             13 => {
                 // Mostly short: what a minute of timers shows, a few of them show.
                 let milliseconds = u64::from(input.arbitrary::<u16>()?);
-                let scale = if milliseconds % 16 == 0 { 2 } else { 16 };
-                self.shell
-                    .pass(Duration::from_millis(milliseconds * 2 / scale));
+                let milliseconds = milliseconds / if input.ratio(1, 16)? { 1 } else { 8 };
+                self.shell.pass(Duration::from_millis(milliseconds));
             }
             14 => self.name_unknown(input)?,
             _ => self.command(input)?,

@@ -325,7 +325,12 @@ impl Shell {
 
     /// Lets everything come to rest that follows a change, then holds routes against peers.
     pub(crate) fn settle(&mut self) {
-        self.pass(Duration::from_secs(3));
+        // A link whose time is up ends meanwhile, and what follows from that takes time too.
+        let mut links = usize::MAX;
+        while links != self.links.len() {
+            links = self.links.len();
+            self.pass(Duration::from_secs(3));
+        }
         let table = &self.table;
         for (to, hop) in &table.unicast {
             assert!(table.peers.contains(to) && table.peers.contains(hop));

@@ -1,10 +1,11 @@
-//! Repository commands: `cargo xtask tidy|test|demo|race|crash|soak`.
+//! Repository commands: `cargo xtask tidy|test|demo|race|crash|soak|fuzz`.
 //!
 //! Depends on the standard library alone, so that it builds in seconds on a fresh clone.
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
 mod crash;
 mod demo;
+mod fuzz;
 mod race;
 mod setup;
 mod soak;
@@ -38,6 +39,9 @@ usage: cargo xtask <command>
   soak [--minutes N] [--seed N] [--write] [--weft PATH]
                        six peers, half of them originals if WEFT_PEER_WEAVER names their daemon, under
                        traffic and faults; nothing may be altered, leak or stay broken
+  fuzz [--seconds N] [--write] [TARGET...]
+                       the fuzz targets one after the other, ten minutes each unless told otherwise;
+                       --write keeps what they found in fuzz/corpus
   tidy                 the architecture rules of ARCHITECTURE.md
 ";
 
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         ["demo", "--remove"] => demo::remove(),
         ["crash", plan @ ..] => crash::run_crash(plan),
         ["soak", plan @ ..] => soak::run_soak(plan),
+        ["fuzz", plan @ ..] => fuzz::run_fuzz(plan),
         ["race", plan @ ..] => race::run_race(plan),
         ["profile", plan @ ..] => race::profile::run_profile(plan),
         ["tidy"] => tidy::run(),
