@@ -181,8 +181,10 @@ pub fn detach(netns: &Netns, interface: &str, addresses: &[Cidr]) -> Result<Deta
         present.retain(|p| !removed.contains(p));
         let deleted = !present.iter().any(|p| p.addr().is_ipv4());
         if deleted {
-            netlink.delete_link(&link)?;
+            // The rules first: whoever finds the interface after a crash between the two also finds
+            // the rules, but nobody looks for rules of an interface that is gone.
             unguard_multicast(interface);
+            netlink.delete_link(&link)?;
         } else if !removed.is_empty() {
             guard_multicast(interface, &present);
         }
