@@ -1,4 +1,5 @@
-//! The data plane of this host: a TAP on the bridge, UDP sockets, and two threads between them.
+//! The data plane of this host: a TAP on the bridge, UDP sockets, and two threads between them (one,
+//! `weft-data`, for both ways where the process may use one core only).
 //!
 //! ```text
 //!  bridge ── TAP ──► weft-tx: cut, seal, batch ──► UDP (GSO)
@@ -25,8 +26,8 @@ use linux::bridge;
 use linux::tap::Tap;
 use linux::udp::{UdpPair, has_ipv6};
 use overlay::datagram::Lane;
-use overlay::forward::{DropReason, ETHERNET_BYTES};
 use overlay::forward::program::{Compiler, Counters, Program};
+use overlay::forward::{DropReason, ETHERNET_BYTES};
 use overlay::mac::MacTable;
 use overlay::table::{ForwardingTable, Probe, ProbeKind, Tunnel, TunnelEvent};
 use rustix::event::{EventfdFlags, eventfd};
@@ -134,10 +135,7 @@ impl Datapath {
         let (rx_port, rx_counters) = port(Events::strong(sender.clone()));
         let (probe_port, probe_counters) = port(Events::weak(&sender));
         drop(sender);
-        let threads = vec![
-            threads::spawn_tx(shared.clone(), tx_port)?,
-            threads::spawn_rx(shared.clone(), rx_port)?,
-        ];
+        let threads = threads::spawn_all(&shared, tx_port, rx_port)?;
         let datapath = Self {
             shared,
             compiler: Mutex::new(compiler),

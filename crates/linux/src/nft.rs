@@ -79,8 +79,10 @@ impl HostRules {
         rule(
             text,
             format_args!(
+                // Not `ct state`: any use of it would have the kernel track every packet of this
+                // host, tunnels and bridged frames included.
                 "ip daddr 127.0.0.1 tcp dport {} fib saddr type != local \
-                 ct state != {{ established, related }} drop \
+                 tcp flags & (syn | ack) == syn drop \
                  comment \"block non-local access to the control port\"",
                 self.control_port
             ),

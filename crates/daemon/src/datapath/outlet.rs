@@ -36,6 +36,11 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
+    /// IPv4, then IPv6.
+    pub(super) const fn pairs(&self) -> [Option<&UdpPair>; 2] {
+        [self.v4.as_ref(), self.v6.as_ref()]
+    }
+
     /// The pair of an address's family.
     const fn towards(&self, to: SocketAddr) -> Option<&UdpPair> {
         if to.is_ipv4() {

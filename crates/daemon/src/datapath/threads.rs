@@ -1,4 +1,8 @@
-//! The two loops: TAP to UDP, UDP to TAP.
+//! The threads of the data plane: TAP to UDP, UDP to TAP, or both on one thread where there is one
+//! core to run on, so that an acknowledgement does not cost two changes of thread.
+//!
+//! A direction knows whether its descriptor may have more for it: it reads until the kernel says no,
+//! or until a batch is full, and is then left alone until `poll` names it again.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -6,47 +10,61 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use linux::tap::READ_BYTES;
+use linux::tap::{READ_BYTES, Tap};
 use linux::udp::{RECEIVE_BYTES, Received, UdpPair};
 use overlay::forward::DropReason;
 use overlay::forward::capture::CapturePath;
+use overlay::forward::program::Counters;
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::segment::VnetHeader;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Shared;
-use super::outlet::Port;
+use super::outlet::{Port, Sockets};
 
 /// Frames read from the TAP before their datagrams leave.
 const CAPTURE_FRAMES_MAX: usize = 64;
 /// A frame of this size fills a batch by itself.
 const LARGE_FRAME_BYTES: usize = 32 << 10;
-/// Receive calls before frames are injected.
+/// Receive calls on one socket before frames are injected.
 const RECEIVE_CALLS_MAX: usize = 64;
 /// Room for what those calls give; a batch ends when another full one might not fit.
 const ARENA_BYTES: usize = 8 * RECEIVE_BYTES;
 /// How often the MAC table is swept, seconds.
 const SWEEP_SECS: u32 = 60;
+/// Batches of a busy thread before it looks at the descriptors it believes idle.
+const BATCHES_UNTIL_LOOK: u32 = 8;
 
-/// Starts the thread from the TAP to the sockets.
-pub(super) fn spawn_tx(shared: Arc<Shared>, port: Port) -> io::Result<JoinHandle<()>> {
-    spawn("weft-tx", shared, move |shared| capture(shared, port))
+/// Starts the threads between these two ports: one per direction, or one for both if this process
+/// may use one core only.
+pub(super) fn spawn_all(
+    shared: &Arc<Shared>,
+    tx: Port,
+    rx: Port,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let (capture, receive) = (Capture::new(tx), Receive::new(rx));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores == 1 {
+        let both = spawn("weft-data", shared, 0, Some(capture), Some(receive))?;
+        return Ok(vec![both]);
+    }
+    let tx = spawn("weft-tx", shared, 0, Some(capture), None)?;
+    let rx = spawn("weft-rx", shared, 1, None, Some(receive)).inspect_err(|_| shared.stop())?;
+    Ok(vec![tx, rx])
 }
 
-/// Starts the thread from the sockets to the TAP.
-pub(super) fn spawn_rx(shared: Arc<Shared>, port: Port) -> io::Result<JoinHandle<()>> {
-    spawn("weft-rx", shared, move |shared| receive(shared, port))
-}
-
-/// Runs a loop on a named thread. When it ends, so does the other, and with both the event queue.
+/// Runs directions on a named thread. When it ends, so does the other, and with both the event queue.
 fn spawn(
     name: &'static str,
-    shared: Arc<Shared>,
-    body: impl FnOnce(&Shared) -> io::Result<()> + Send + 'static,
+    shared: &Arc<Shared>,
+    waker: usize,
+    capture: Option<Capture>,
+    receive: Option<Receive>,
 ) -> io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
     Builder::new().name(name.to_owned()).spawn(move || {
         let stop = StopOthers(&shared);
-        if let Err(error) = body(&shared) {
+        if let Err(error) = work(&shared, waker, capture, receive) {
             tracing::error!(thread = name, %error, "data plane failed");
         }
         drop(stop);
@@ -62,110 +80,217 @@ impl Drop for StopOthers<'_> {
     }
 }
 
-fn capture(shared: &Shared, mut port: Port) -> io::Result<()> {
-    let mut path = CapturePath::new();
-    let mut buffer = vec![0; READ_BYTES].into_boxed_slice();
-    let (tap, counters) = (Arc::clone(&port.tap), Arc::clone(&port.counters));
+fn work(
+    shared: &Shared,
+    waker: usize,
+    mut capture: Option<Capture>,
+    mut receive: Option<Receive>,
+) -> io::Result<()> {
+    let mut batches = 0;
     while !shared.is_stopped() {
+        if let Some(capture) = capture.as_mut().filter(|capture| capture.is_ready) {
+            capture.run_batch(shared)?;
+        }
+        if let Some(receive) = receive.as_mut().filter(|receive| receive.is_ready()) {
+            receive.run_batch(shared);
+            if let Some(capture) = &mut capture {
+                // What was just injected has often been answered by now.
+                capture.is_ready = true;
+            }
+        }
+        let is_idle = capture.as_ref().is_none_or(|capture| !capture.is_ready)
+            && receive.as_ref().is_none_or(|receive| !receive.is_ready());
+        batches += 1;
+        if is_idle || batches >= BATCHES_UNTIL_LOOK {
+            batches = 0;
+            look(shared, waker, &mut capture, &mut receive, is_idle)?;
+        }
+    }
+    Ok(())
+}
+
+/// Finds out which descriptors have something, waiting for one if `may_wait`, at most until the
+/// next sweep.
+fn look(
+    shared: &Shared,
+    waker: usize,
+    capture: &mut Option<Capture>,
+    receive: &mut Option<Receive>,
+    may_wait: bool,
+) -> io::Result<()> {
+    let timeout = Timespec {
+        tv_sec: if may_wait { i64::from(SWEEP_SECS) } else { 0 },
+        tv_nsec: 0,
+    };
+    let tap = capture.as_ref().map(|capture| Arc::clone(&capture.tap));
+    let sockets = receive.as_ref().map(|receive| Arc::clone(&receive.sockets));
+    let [v4, v6] = sockets.as_deref().map_or([None; 2], Sockets::pairs);
+    // In the place of a descriptor we do not have stands the waker once more.
+    let waker = shared.wakers[waker].as_fd();
+    let fds = [
+        tap.as_ref().map_or(waker, |tap| tap.as_fd()),
+        v4.map_or(waker, AsFd::as_fd),
+        v6.map_or(waker, AsFd::as_fd),
+        waker,
+    ];
+    let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut fds, Some(&timeout)) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let [tap, v4, v6, _] = fds.map(|fd| !fd.revents().is_empty());
+    if let Some(capture) = capture {
+        capture.is_ready |= tap;
+    }
+    if let Some(receive) = receive {
+        receive.ready[0] |= v4;
+        receive.ready[1] |= v6;
+        receive.sweep(shared);
+    }
+    Ok(())
+}
+
+/// The way from the TAP to the sockets.
+struct Capture {
+    port: Port,
+    tap: Arc<Tap>,
+    counters: Arc<Counters>,
+    path: CapturePath,
+    buffer: Box<[u8]>,
+    /// Whether frames may be waiting.
+    is_ready: bool,
+}
+
+impl Capture {
+    fn new(port: Port) -> Self {
+        Self {
+            tap: Arc::clone(&port.tap),
+            counters: Arc::clone(&port.counters),
+            port,
+            path: CapturePath::new(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            is_ready: true,
+        }
+    }
+
+    /// Reads some frames and sends them on.
+    fn run_batch(&mut self, shared: &Shared) -> io::Result<()> {
         let program = shared.program.load();
         let now_secs = shared.now_secs();
-        let mut is_idle = false;
+        let (counters, macs) = (&*self.counters, &shared.macs);
         for _ in 0..CAPTURE_FRAMES_MAX {
-            let bytes = match tap.read(&mut buffer) {
+            let bytes = match self.tap.read(&mut self.buffer) {
                 Ok(bytes) => bytes,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    is_idle = true;
+                    self.is_ready = false;
                     break;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             counters.frames_in.fetch_add(1, Relaxed);
-            let Some((header, frame)) = buffer[..bytes].split_first_chunk_mut() else {
+            let Some((header, frame)) = self.buffer[..bytes].split_first_chunk_mut() else {
                 counters.count(DropReason::MalformedFrame);
                 continue;
             };
             let header = VnetHeader::from_bytes(header);
-            let macs = &shared.macs;
-            path.handle_frame(
-                &program, macs, now_secs, &header, frame, &counters, &mut port,
-            );
+            let port = &mut self.port;
+            self.path
+                .handle_frame(&program, macs, now_secs, &header, frame, counters, port);
             if bytes >= LARGE_FRAME_BYTES {
                 break;
             }
         }
-        path.flush(&program, &counters, &mut port);
-        drop(program);
-        if is_idle {
-            wait(&mut [
-                PollFd::new(&*tap, PollFlags::IN),
-                PollFd::new(&shared.wakers[0], PollFlags::IN),
-            ])?;
-        }
+        self.path.flush(&program, counters, &mut self.port);
+        Ok(())
     }
-    Ok(())
 }
 
-fn receive(shared: &Shared, mut port: Port) -> io::Result<()> {
-    let mut path = ReceivePath::new(port.tap.takes_udp_super_frames());
-    let mut arena = vec![0; ARENA_BYTES].into_boxed_slice();
-    let (sockets, counters) = (Arc::clone(&port.sockets), Arc::clone(&port.counters));
-    let mut pairs: Vec<&UdpPair> = [&sockets.v4, &sockets.v6].into_iter().flatten().collect();
-    let mut fds: Vec<PollFd<'_>> = pairs
-        .iter()
-        .copied()
-        .map(|pair| PollFd::from_borrowed_fd(pair.as_fd(), PollFlags::IN))
-        .collect();
-    fds.push(PollFd::new(&shared.wakers[1], PollFlags::IN));
-    let mut swept_secs = 0;
-    while !shared.is_stopped() {
+/// The way from the sockets to the TAP, or to other sockets.
+struct Receive {
+    port: Port,
+    sockets: Arc<Sockets>,
+    counters: Arc<Counters>,
+    path: ReceivePath,
+    arena: Box<[u8]>,
+    /// Whether datagrams may be waiting, per family.
+    ready: [bool; 2],
+    swept_secs: u32,
+}
+
+impl Receive {
+    fn new(port: Port) -> Self {
+        let sockets = Arc::clone(&port.sockets);
+        Self {
+            ready: sockets.pairs().map(|pair| pair.is_some()),
+            sockets,
+            counters: Arc::clone(&port.counters),
+            path: ReceivePath::new(port.tap.takes_udp_super_frames()),
+            port,
+            arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+            swept_secs: 0,
+        }
+    }
+
+    const fn is_ready(&self) -> bool {
+        self.ready[0] || self.ready[1]
+    }
+
+    /// Receives some datagrams from each family that has any, and passes their frames on.
+    fn run_batch(&mut self, shared: &Shared) {
         let program = shared.program.load();
-        let now_secs = shared.now_secs();
         let scene = Scene {
             program: &program,
             macs: &shared.macs,
-            now_secs,
-            counters: &counters,
+            now_secs: shared.now_secs(),
+            counters: &self.counters,
+        };
+        // Where both families have something each gets half of the room, so that a flood on one
+        // does not starve the other.
+        let is_shared = self.ready == [true; 2];
+        let room = if is_shared {
+            ARENA_BYTES / 2
+        } else {
+            ARENA_BYTES
         };
         let mut filled = 0;
-        let mut is_idle = true;
-        // In turns, so that a flood on one family does not starve the other.
-        pairs.rotate_left(1);
-        for pair in &pairs {
+        for (pair, is_ready) in self.sockets.pairs().into_iter().zip(&mut self.ready) {
+            let Some(pair) = pair.filter(|_| *is_ready) else {
+                continue;
+            };
+            let limit = filled + room;
             for _ in 0..RECEIVE_CALLS_MAX {
-                if arena.len() - filled < RECEIVE_BYTES {
-                    is_idle = false;
-                    break;
-                }
-                let Some(got) = receive_from(pair, &mut arena[filled..filled + RECEIVE_BYTES])
-                else {
+                let Some(buffer) = self.arena[filled..limit].get_mut(..RECEIVE_BYTES) else {
                     break;
                 };
-                is_idle = false;
+                let Some(got) = receive_from(pair, buffer) else {
+                    *is_ready = false;
+                    break;
+                };
                 let range = filled..filled + got.bytes;
                 let count = got.bytes.div_ceil(got.datagram_bytes.max(1)) as u64;
-                counters.datagrams_in.fetch_add(count, Relaxed);
-                counters.bytes_in.fetch_add(got.bytes as u64, Relaxed);
+                self.counters.datagrams_in.fetch_add(count, Relaxed);
+                self.counters.bytes_in.fetch_add(got.bytes as u64, Relaxed);
                 let size = got.datagram_bytes;
-                path.handle_datagrams(scene, got.from, &mut arena, range, size, &mut port);
+                let (arena, port) = (&mut self.arena, &mut self.port);
+                self.path
+                    .handle_datagrams(scene, got.from, arena, range, size, port);
                 filled += got.bytes;
             }
         }
-        path.flush(scene, &mut arena, &mut port);
-        drop(program);
-        if now_secs - swept_secs >= SWEEP_SECS {
-            swept_secs = now_secs;
-            shared
-                .macs
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .expire(now_secs);
-        }
-        if is_idle {
-            wait(&mut fds)?;
+        self.path.flush(scene, &mut self.arena, &mut self.port);
+    }
+
+    /// Lets old addresses expire, now and then.
+    fn sweep(&mut self, shared: &Shared) {
+        let now_secs = shared.now_secs();
+        if now_secs - self.swept_secs >= SWEEP_SECS {
+            self.swept_secs = now_secs;
+            let mut macs = shared.macs.write().unwrap_or_else(PoisonError::into_inner);
+            macs.expire(now_secs);
         }
     }
-    Ok(())
 }
 
 /// One receive call. Errors are those of earlier sends, of strangers, or of a network that went
@@ -179,16 +304,4 @@ fn receive_from(pair: &UdpPair, buffer: &mut [u8]) -> Option<Received> {
         }
     }
     None
-}
-
-/// Sleeps until there is something to do, at most until the next sweep.
-fn wait(fds: &mut [PollFd<'_>]) -> io::Result<()> {
-    let timeout = Timespec {
-        tv_sec: i64::from(SWEEP_SECS),
-        tv_nsec: 0,
-    };
-    match poll(fds, Some(&timeout)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }

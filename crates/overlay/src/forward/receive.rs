@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use wire::PeerName;
 use wire::ethernet::{EthernetView, MacAddr};
-use wire::sleeve::{FRAME_HEADER_BYTES, Frames, parse_datagram};
+use wire::sleeve::{FRAME_HEADER_BYTES, FrameClass, Frames, classify_frame, parse_datagram};
 
 use crate::datagram::Session;
 use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
@@ -38,11 +38,19 @@ struct Recent {
     addresses: [u8; 12],
 }
 
+/// The last frame of this batch that went on to a neighbour.
+struct Relayed {
+    via: PeerName,
+    envelope: Envelope,
+    next_hop: PeerName,
+}
+
 /// State of the thread that reads the UDP sockets.
 pub struct ReceivePath {
     egress: Egress,
     merger: Merger,
     recent: Option<Recent>,
+    relayed: Option<Relayed>,
 }
 
 impl ReceivePath {
@@ -52,6 +60,7 @@ impl ReceivePath {
             egress: Egress::new(),
             merger: Merger::new(merge_udp),
             recent: None,
+            relayed: None,
         }
     }
 
@@ -66,10 +75,16 @@ impl ReceivePath {
         datagram_bytes: usize,
         outlet: &mut impl Outlet,
     ) {
+        // Nearly always all are of one sender.
+        let mut last = None;
         let mut start = range.start;
         while start < range.end {
             let end = range.end.min(start + datagram_bytes.max(1));
-            self.handle_datagram(scene, from, arena, start..end, outlet);
+            let via = find_sender(scene, from, &arena[start..end], last);
+            if let Some(via) = via {
+                self.handle_datagram(scene, via, arena, start..end, outlet);
+            }
+            last = via;
             start = end;
         }
     }
@@ -77,6 +92,7 @@ impl ReceivePath {
     /// Ends a batch: everything leaves.
     pub fn flush(&mut self, scene: Scene<'_>, arena: &mut [u8], outlet: &mut impl Outlet) {
         self.recent = None;
+        self.relayed = None;
         self.merger
             .flush(arena, &mut |header: &_, arena: &_, parts: &_| {
                 outlet.inject(header, arena, parts);
@@ -88,20 +104,12 @@ impl ReceivePath {
     fn handle_datagram(
         &mut self,
         scene: Scene<'_>,
-        from: SocketAddr,
+        via: Via<'_>,
         arena: &mut [u8],
         range: Range<usize>,
         outlet: &mut impl Outlet,
     ) {
-        let Ok((sender, _)) = parse_datagram(&arena[range.clone()]) else {
-            return scene.counters.count(DropReason::ShortDatagram);
-        };
-        let program = scene.program;
-        let (Some(session), Some(tunnel)) =
-            (program.session(sender), program.table.tunnels.get(&sender))
-        else {
-            return scene.counters.count(DropReason::UnknownSender);
-        };
+        let (session, sender) = (via.session, via.tunnel.remote);
         match session.open(&mut arena[range.clone()]) {
             Ok(true) => {}
             Ok(false) => return scene.counters.count(DropReason::Replayed),
@@ -110,11 +118,6 @@ impl ReceivePath {
                 return outlet.complain(sender, error);
             }
         }
-        let via = Via {
-            session,
-            tunnel,
-            from,
-        };
         let mut start = range.start + session.header_bytes().min(range.len());
         while let Some(next) = Frames::new(&arena[start..range.end]).next() {
             let frame = match next {
@@ -128,7 +131,7 @@ impl ReceivePath {
             let bytes = start + FRAME_HEADER_BYTES..start + FRAME_HEADER_BYTES + frame.frame.len();
             start = bytes.end;
             // What comes back takes this tunnel.
-            mss::clamp(&mut arena[bytes.clone()], tunnel.mtu_bytes);
+            mss::clamp(&mut arena[bytes.clone()], via.tunnel.mtu_bytes);
             self.handle_frame(scene, via, envelope, arena, bytes, outlet);
         }
     }
@@ -150,7 +153,14 @@ impl ReceivePath {
             return self.deliver(arena, range, outlet);
         }
         let frame = &arena[range.clone()];
-        let verdict = {
+        let envelope = Envelope {
+            origin,
+            destination,
+            is_copy: false,
+        };
+        let verdict = if let Some(next_hop) = self.relayed_to(via, envelope, frame) {
+            Received::Relay { next_hop }
+        } else {
             let macs = scene.macs.read().unwrap_or_else(PoisonError::into_inner);
             decide_received(table, &macs, via.tunnel, origin, destination, frame)
         };
@@ -171,36 +181,51 @@ impl ReceivePath {
                     mss::clamp(&mut arena[range.clone()], hop.tunnel.mtu_bytes);
                 }
                 let frame = &arena[range];
-                let envelope = Envelope {
-                    origin,
-                    destination,
-                    is_copy: false,
-                };
+                self.relayed = Some(Relayed {
+                    via: via.tunnel.remote,
+                    envelope,
+                    next_hop,
+                });
                 self.relay(scene, next_hop, envelope, frame, outlet);
             }
             Received::Deliver { pass_on } => {
-                learn(scene, origin, frame);
-                for &hop in pass_on.iter().filter(|hop| **hop != via.tunnel.remote) {
-                    let envelope = Envelope {
-                        origin,
-                        destination: hop,
-                        is_copy: true,
-                    };
-                    self.relay(scene, hop, envelope, frame, outlet);
-                }
-                if pass_on.is_empty()
-                    && let Some(addresses) = frame.first_chunk()
-                {
-                    let (via, addresses) = (via.tunnel.remote, *addresses);
-                    self.recent = Some(Recent {
-                        via,
-                        origin,
-                        addresses,
-                    });
-                }
-                self.deliver(arena, range, outlet);
+                self.hand_in(scene, via, origin, pass_on, arena, range, outlet);
             }
         }
+    }
+
+    /// Takes a frame for our bridge, and passes copies on.
+    #[expect(clippy::too_many_arguments, reason = "the thread's state, spelled out")]
+    fn hand_in(
+        &mut self,
+        scene: Scene<'_>,
+        via: Via<'_>,
+        origin: PeerName,
+        pass_on: &[PeerName],
+        arena: &mut [u8],
+        range: Range<usize>,
+        outlet: &mut impl Outlet,
+    ) {
+        let frame = &arena[range.clone()];
+        learn(scene, origin, frame);
+        for &hop in pass_on.iter().filter(|hop| **hop != via.tunnel.remote) {
+            let envelope = Envelope {
+                origin,
+                destination: hop,
+                is_copy: true,
+            };
+            self.relay(scene, hop, envelope, frame, outlet);
+        }
+        if pass_on.is_empty()
+            && let Some(addresses) = frame.first_chunk()
+        {
+            self.recent = Some(Recent {
+                via: via.tunnel.remote,
+                origin,
+                addresses: *addresses,
+            });
+        }
+        self.deliver(arena, range, outlet);
     }
 
     /// Whether the frame has the addresses of the last one delivered to the bridge alone.
@@ -211,6 +236,15 @@ impl ReceivePath {
         recent.via == via.tunnel.remote
             && recent.origin == origin
             && recent.addresses == header[..12]
+    }
+
+    /// Where the last frame went on to, if this one is of the same kind.
+    fn relayed_to(&self, via: Via<'_>, envelope: Envelope, frame: &[u8]) -> Option<PeerName> {
+        let last = self.relayed.as_ref()?;
+        let is_same = last.via == via.tunnel.remote
+            && last.envelope == envelope
+            && classify_frame(frame) == FrameClass::Ordinary;
+        is_same.then_some(last.next_hop)
     }
 
     fn deliver(&mut self, arena: &mut [u8], range: Range<usize>, outlet: &mut impl Outlet) {
@@ -271,6 +305,33 @@ struct Via<'a> {
     session: &'a Arc<Session>,
     tunnel: &'a Arc<Tunnel>,
     from: SocketAddr,
+}
+
+/// The tunnel a datagram says it belongs to; `last` is that of the datagram before.
+fn find_sender<'a>(
+    scene: Scene<'a>,
+    from: SocketAddr,
+    datagram: &[u8],
+    last: Option<Via<'a>>,
+) -> Option<Via<'a>> {
+    let Ok((sender, _)) = parse_datagram(datagram) else {
+        scene.counters.count(DropReason::ShortDatagram);
+        return None;
+    };
+    if let Some(via) = last.filter(|via| via.tunnel.remote == sender) {
+        return Some(via);
+    }
+    let program = scene.program;
+    let session = program.session(sender);
+    let Some((session, tunnel)) = session.zip(program.table.tunnels.get(&sender)) else {
+        scene.counters.count(DropReason::UnknownSender);
+        return None;
+    };
+    Some(Via {
+        session,
+        tunnel,
+        from,
+    })
 }
 
 fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8]) {
