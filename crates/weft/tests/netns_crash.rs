@@ -12,6 +12,7 @@
 mod lab;
 
 use std::net::{SocketAddr, UdpSocket};
+use std::process::Stdio;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -178,6 +179,8 @@ impl Scene {
         let mut command = self.hosts[index].command();
         let mut child = command
             .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .spawn()
             .expect("the program is there");
         std::thread::sleep(wait);

@@ -289,6 +289,7 @@ impl<'a> Faults<'a> {
     fn recover(&mut self, fault: Fault) -> Outcome<Recovery> {
         let count = self.hosts.len();
         let (mut back_secs, mut outage_secs) = (0.0_f64, 0.0_f64);
+        let mut slowest = String::new();
         for (from, probe) in self.talk.cross.iter().enumerate() {
             let ends = [from, (from + 1) % count];
             if !ends.iter().any(|end| fault.struck.contains(end)) {
@@ -301,6 +302,9 @@ impl<'a> Faults<'a> {
                 first.map(|first| (first, started)).ok_or_else(stories)
             });
             let (first, started) = first?;
+            if first - started > back_secs {
+                slowest.clone_from(&probe.name);
+            }
             back_secs = back_secs.max(first - started);
             outage_secs = outage_secs.max(first - fault.first_secs);
         }
@@ -315,6 +319,7 @@ impl<'a> Faults<'a> {
             }
         }
         let Fault { kind, what, .. } = fault;
+        let what = format!("{what}, {slowest} last");
         let problems = std::mem::take(&mut self.problems);
         Ok(Recovery {
             kind,
