@@ -284,7 +284,7 @@ fn floods_of_datagrams_in_a_peers_name_change_nothing() {
             for part in 0..16_usize {
                 let name = names[part % names.len()].to_bytes();
                 let mix = number.wrapping_mul(2_654_435_761) + part;
-                let body: Vec<u8> = (0..mix % 400).map(|at| (at * mix >> 3) as u8).collect();
+                let body: Vec<u8> = (0..mix % 400).map(|at| ((at * mix) >> 3) as u8).collect();
                 // A full queue is no reason to stop.
                 let _ = socket.send_to(&[&name[..], &body].concat(), TARGET);
             }
