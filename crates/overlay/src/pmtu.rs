@@ -421,11 +421,11 @@ impl PathMtu {
     }
 
     /// Sizes to ask for when `top` is in doubt, itself included, ascending. The lowest tells a narrow
-    /// path from one that is down.
+    /// path from one that is down, also where IPv6 meets a link that is narrower than it may be.
     fn ladder(&self, top: usize) -> Vec<usize> {
         let reported = self.reported.map(testable).into_iter();
         let below = self.common().chain(reported);
-        let below = below.filter(|size| (self.floor..top).contains(size));
+        let below = below.filter(|size| *size < top);
         let mut sizes: Vec<usize> = below.chain([top]).collect();
         sizes.sort_unstable();
         sizes.dedup();

@@ -214,9 +214,6 @@ fn silent_drop_is_found_exactly_from_576_to_9000() {
         576, 577, 638, 700, 999, 1006, 1280, 1337, 1499, 1500, 8999, 9000,
     ] {
         for (ip, encrypted) in [(V4, true), (V4, false), (V6, true)] {
-            if ip == V6 && path < 1280 {
-                continue;
-            }
             let mut bench = Bench::new(ip, encrypted, 9000, path);
             bench.discover();
             let usable = bench.run_until(Bench::full_size_passes);
