@@ -146,6 +146,56 @@ fn relay_answers_a_frame_too_big_for_its_next_tunnel_back_to_the_origin() {
     assert_eq!(two.drops(), [(DropReason::TooBig, 1)]);
 }
 
+/// Host 2 with a bridge for packets of 1000 bytes, and what it gives back for a frame of host 1.
+fn into_narrow_bridge(frame: Vec<u8>) -> (Host, Buffers, Buffers) {
+    let mut one = Host::new(1, |_| ());
+    let mut two = Host::new(2, |_| ());
+    two.receive = overlay::forward::receive::ReceivePath::new(true).with_bridge_mtu(1000);
+    one.macs.write().unwrap().learn(FAR, name(2), 0);
+    two.macs.write().unwrap().learn(FAR, name(2), 0);
+    let (mut a, mut b, mut c) = (Buffers::new(true), Buffers::new(true), Buffers::new(true));
+    one.capture(&mut plain(frame), &mut a);
+    two.receive(&mut a, &mut b);
+    if !b.runs.is_empty() {
+        one.receive(&mut b, &mut c);
+    }
+    (two, b, c)
+}
+
+#[test]
+fn frame_with_df_too_big_for_the_bridge_of_its_destination_is_answered() {
+    let (two, delivered, back) = into_narrow_bridge(frame(981, true));
+    assert_eq!(delivered.injected.unwrap(), []);
+    let answers = back.injected.unwrap();
+    let (mtu, quoted) = answered_mtu(&answers[0].1);
+    assert_eq!((mtu, &quoted[..20]), (1000, &frame(981, true)[14..34]));
+    assert_eq!(answers.len(), 1);
+    assert_eq!(two.drops(), [(DropReason::TooBig, 1)]);
+    let (_, delivered, _) = into_narrow_bridge(frame(980, true));
+    assert_eq!(delivered.injected.unwrap(), plain(frame(980, true)));
+}
+
+#[test]
+fn frame_without_df_too_big_for_the_bridge_is_cut() {
+    let (two, delivered, _) = into_narrow_bridge(frame(1300, false));
+    let pieces = delivered.injected.unwrap();
+    let lengths: Vec<usize> = pieces.iter().map(|(_, piece)| piece.len()).collect();
+    assert_eq!(lengths, [14 + 20 + 976, 14 + 20 + 324]);
+    let payload = pieces.iter().flat_map(|(_, piece)| &piece[34..]);
+    assert!(payload.eq(&frame(1300, false)[34..]));
+    assert_eq!(two.drops(), []);
+}
+
+#[test]
+fn broadcast_too_big_for_the_bridge_is_not_answered() {
+    let mut group = frame(1300, true);
+    group[..6].copy_from_slice(&MacAddr::BROADCAST.0);
+    let (two, delivered, back) = into_narrow_bridge(group);
+    assert_eq!(delivered.injected.unwrap(), []);
+    assert_eq!(back.injected.unwrap(), []);
+    assert_eq!(two.drops(), [(DropReason::TooBigBroadcast, 1)]);
+}
+
 #[test]
 fn broadcast_reaches_each_host_once_and_its_sender_never() {
     let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_| ()));

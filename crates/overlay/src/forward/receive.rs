@@ -11,10 +11,13 @@ use wire::sleeve::{FRAME_HEADER_BYTES, FrameClass, Frames, classify_frame, parse
 use crate::datagram::Session;
 use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
 use crate::forward::program::{Counters, Program};
-use crate::forward::{DropReason, Received, decide_received};
+use crate::forward::{DropReason, ETHERNET_BYTES, IpClass, Received, decide_received};
+use crate::fragment::Fragmenter;
+use crate::icmp;
 use crate::mac::{Learned, MacTable};
 use crate::merge::Merger;
 use crate::mss;
+use crate::segment::VnetHeader;
 use crate::table::{Tunnel, TunnelEvent};
 
 /// What a batch of datagrams is judged by.
@@ -51,6 +54,10 @@ pub struct ReceivePath {
     merger: Merger,
     recent: Option<Recent>,
     relayed: Option<Relayed>,
+    /// Largest IP packet the bridge takes, bytes.
+    bridge_mtu_bytes: usize,
+    /// Room for a piece of a frame that is larger.
+    piece: Vec<u8>,
 }
 
 impl ReceivePath {
@@ -61,7 +68,16 @@ impl ReceivePath {
             merger: Merger::new(merge_udp),
             recent: None,
             relayed: None,
+            bridge_mtu_bytes: usize::MAX,
+            piece: Vec::new(),
         }
+    }
+
+    /// For a bridge of this MTU: what is larger it would drop without a word.
+    #[must_use]
+    pub fn with_bridge_mtu(mut self, mtu_bytes: usize) -> Self {
+        self.bridge_mtu_bytes = mtu_bytes;
+        self
     }
 
     /// Takes what one receive call gave: datagrams of `datagram_bytes` each (the last may be
@@ -150,7 +166,7 @@ impl ReceivePath {
         } = scene;
         let table = &program.table;
         if destination == table.us && self.is_recent(via, origin, &arena[range.clone()]) {
-            return self.deliver(arena, range, outlet);
+            return self.deliver(scene, origin, arena, range, outlet);
         }
         let frame = &arena[range.clone()];
         let envelope = Envelope {
@@ -225,7 +241,7 @@ impl ReceivePath {
                 addresses: *addresses,
             });
         }
-        self.deliver(arena, range, outlet);
+        self.deliver(scene, origin, arena, range, outlet);
     }
 
     /// Whether the frame has the addresses of the last one delivered to the bridge alone.
@@ -247,11 +263,65 @@ impl ReceivePath {
         is_same.then_some(last.next_hop)
     }
 
-    fn deliver(&mut self, arena: &mut [u8], range: Range<usize>, outlet: &mut impl Outlet) {
+    fn deliver(
+        &mut self,
+        scene: Scene<'_>,
+        origin: PeerName,
+        arena: &mut [u8],
+        range: Range<usize>,
+        outlet: &mut impl Outlet,
+    ) {
+        if range.len() > self.bridge_mtu_bytes.saturating_add(ETHERNET_BYTES) {
+            match IpClass::of(&arena[range.clone()]) {
+                IpClass::DontFragment => {
+                    return self.refuse(scene, origin, &arena[range], outlet);
+                }
+                IpClass::MayFragment => return self.deliver_pieces(scene, &arena[range], outlet),
+                IpClass::NonIp => {}
+            }
+        }
         self.merger
             .push(arena, range, &mut |header: &_, arena: &_, parts: &_| {
                 outlet.inject(header, arena, parts);
             });
+    }
+
+    /// A frame with DF is larger than our bridge takes: its sender, on a host with a larger bridge,
+    /// is told so.
+    fn refuse(
+        &mut self,
+        scene: Scene<'_>,
+        origin: PeerName,
+        frame: &[u8],
+        outlet: &mut impl Outlet,
+    ) {
+        let is_group = frame.first().is_some_and(|byte| byte & 1 == 1);
+        if is_group {
+            return scene.counters.count(DropReason::TooBigBroadcast);
+        }
+        scene.counters.count(DropReason::TooBig);
+        let mut answer = [0; icmp::ANSWER_BYTES_MAX];
+        if let Some(len) = icmp::frag_needed(frame, self.bridge_mtu_bytes, &mut answer) {
+            let back = Envelope {
+                origin: scene.program.table.us,
+                destination: origin,
+                is_copy: false,
+            };
+            self.answer(scene, back, &answer[..len], outlet);
+        }
+    }
+
+    /// One without DF is cut as a router would.
+    fn deliver_pieces(&mut self, scene: Scene<'_>, frame: &[u8], outlet: &mut impl Outlet) {
+        let Some(mut cut) = Fragmenter::new(frame, self.bridge_mtu_bytes) else {
+            return scene.counters.count(DropReason::MalformedFrame);
+        };
+        while let Some(len) = cut.next_bytes() {
+            self.piece.resize(len, 0);
+            cut.write_next(frame, &mut self.piece);
+            let part = 0..len;
+            outlet.inject(&VnetHeader::default(), &self.piece, &[part]);
+        }
     }
 
     fn relay(
@@ -283,15 +353,21 @@ impl ReceivePath {
             destination: envelope.origin,
             is_copy: false,
         };
+        self.answer(scene, back, answer.frame(), outlet);
+    }
+
+    /// Sends a frame of our own making to where its envelope says.
+    fn answer(&mut self, scene: Scene<'_>, back: Envelope, frame: &[u8], outlet: &mut impl Outlet) {
+        let Scene {
+            program, counters, ..
+        } = scene;
+        let us = program.table.us;
         let Some(hop) = program.table.unicast.get(&back.destination) else {
             return counters.count(DropReason::NoRoute);
         };
         match program.hop(*hop) {
             Ok(hop) => {
-                let outgoing = Outgoing {
-                    frame: answer.frame(),
-                    cut: None,
-                };
+                let outgoing = Outgoing { frame, cut: None };
                 self.egress.send(us, hop, back, outgoing, counters, outlet);
             }
             Err(reason) => counters.count(reason),
