@@ -26,6 +26,8 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 const UDP_SEGMENT: c_int = 103;
 const UDP_GRO: c_int = 104;
 const IPV6_DONTFRAG: c_int = 62;
+/// No IPv6 router fragments, so what may be fragmented leaves in pieces any path carries, bytes.
+const IPV6_PIECE_BYTES: c_int = 1280;
 
 /// Room for one control message with an int or shorter, aligned as the kernel wants it.
 #[repr(C, align(8))]
@@ -281,7 +283,9 @@ fn set_fragmentation(socket: &Socket, is_ipv4: bool, how: Fragmentation) -> io::
             how.discover(),
         );
     }
-    if how != Fragmentation::Allowed {
+    if how == Fragmentation::Allowed {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU, IPV6_PIECE_BYTES)?;
+    } else {
         set(socket, libc::IPPROTO_IPV6, IPV6_DONTFRAG, 1)?;
     }
     set(
