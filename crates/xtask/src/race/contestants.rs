@@ -58,6 +58,8 @@ fn sleeve(network: &Network<'_>, weft: &Path) -> Outcome<Lane> {
         // All hosts are one machine and would derive the same name from it.
         launch.args(["--name", &peer_name(host)]);
         launch.args(network.shape.dials(host));
+        // As the original is run: containers learn what the path carries, whatever it is.
+        launch.env("WEAVE_NO_FASTDP", "1");
         if network.contestant.is_encrypted() {
             launch.env("WEAVE_PASSWORD", PASSWORD);
         }

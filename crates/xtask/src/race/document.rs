@@ -21,7 +21,8 @@ const FILE: &str = "docs/performance.md";
 
 const ABOUT: &str = "## Beside the original\n\n\
     Written by `cargo xtask race --write`. Hosts are network namespaces joined by veths with an MTU of \
-    1500; containers are further namespaces. Mode \"one core per host\": packets, daemons and programs of \
+    1500; containers are further namespaces with an MTU of 65535, which learn what the tunnel carries \
+    (`--no-fastdp`, for both). Mode \"one core per host\": packets, daemons and programs of \
     a host run on one core, where a daemon and the programs beside it get equal shares if both want it \
     (control groups). CPU time is that of all processes of all hosts of a path, from control groups; the \
     column \"counted CPU of all\" is its share of the time the whole machine was busy meanwhile, the rest \
