@@ -12,6 +12,7 @@
 mod lab;
 
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ const CONTAINERS: &str = "8900";
 /// What sleeve adds to a container's IP packet, bytes (IPv4 underlay).
 const OVERHEAD_CLEAR: usize = 62;
 const OVERHEAD_ENCRYPTED: usize = 86;
+/// What an IPv6 underlay adds to that.
+const OVERHEAD_IPV6: usize = 20;
 const ADDRESSES: [&str; 2] = ["10.32.0.1", "10.32.0.2"];
 
 /// A link of the path.
@@ -39,6 +42,39 @@ enum Link {
 }
 
 use Link::{Left, Middle, Right};
+
+/// What the underlay speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Underlay {
+    Ipv4,
+    Ipv6,
+}
+
+impl Underlay {
+    /// The `number`th network, as a prefix of addresses.
+    fn prefix(self, number: usize) -> String {
+        match self {
+            Self::Ipv4 => format!("192.168.{}", 60 + number),
+            Self::Ipv6 => format!("fd77:{number}::"),
+        }
+    }
+
+    /// The address of the first or second host on it.
+    fn address(self, number: usize, host: usize) -> String {
+        match self {
+            Self::Ipv4 => format!("{}.{host}", self.prefix(number)),
+            Self::Ipv6 => format!("{}{host}", self.prefix(number)),
+        }
+    }
+
+    /// All of it, as the target of a route.
+    fn network(self, number: usize) -> String {
+        match self {
+            Self::Ipv4 => format!("{}.0/24", self.prefix(number)),
+            Self::Ipv6 => format!("{}/64", self.prefix(number)),
+        }
+    }
+}
 
 /// Two hosts, two routers between them, and a container on each host.
 struct Path {
@@ -55,39 +91,43 @@ struct Path {
 
 impl Path {
     /// The path, its links as wide as `links` says; nothing runs yet.
-    fn new(is_encrypted: bool, links: [usize; 3]) -> Option<Self> {
+    fn new(underlay: Underlay, is_encrypted: bool, links: [usize; 3]) -> Option<Self> {
         let lab = if is_encrypted {
             Lab::encrypted()?
         } else {
             Lab::plain()?
         };
         let [a, r1, r2, b] = ["a", "r1", "r2", "b"].map(|name| lab.host(name));
-        lab.network("192.168.61", &[&a, &r1]);
-        lab.network("192.168.62", &[&r1, &r2]);
-        lab.network("192.168.63", &[&r2, &b]);
+        for (number, hosts) in (1..).zip([[&a, &r1], [&r1, &r2], [&r2, &b]]) {
+            lab.network(&underlay.prefix(number), &hosts.map(AsRef::as_ref));
+        }
         lab.limit_underlay(WIDE);
-        for (host, ways) in [
-            (&a, &[("default", "192.168.61.2")][..]),
-            (&r1, &[("192.168.63.0/24", "192.168.62.2")]),
-            (&r2, &[("192.168.61.0/24", "192.168.62.1")]),
-            (&b, &[("default", "192.168.63.1")]),
-        ] {
-            for (to, via) in ways {
-                host.namespace.ip(&["route", "add", to, "via", via]);
-            }
+        let ways = [
+            (&a, "default".to_owned(), underlay.address(1, 2)),
+            (&r1, underlay.network(3), underlay.address(2, 2)),
+            (&r2, underlay.network(1), underlay.address(2, 1)),
+            (&b, "default".to_owned(), underlay.address(3, 1)),
+        ];
+        for (host, to, via) in ways {
+            host.namespace.ip(&["route", "add", &to, "via", &via]);
         }
         for router in [&r1, &r2] {
-            let forward = ["-q", "-w", "net.ipv4.ip_forward=1"];
-            router.namespace.run("sysctl", &forward);
+            for forward in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+                router.namespace.run("sysctl", &["-q", "-w", forward]);
+            }
         }
+        let overhead = if is_encrypted {
+            OVERHEAD_ENCRYPTED
+        } else {
+            OVERHEAD_CLEAR
+        };
         let path = Self {
             hosts: [a, b],
             routers: [r1, r2],
             containers: Vec::new(),
-            overhead: if is_encrypted {
-                OVERHEAD_ENCRYPTED
-            } else {
-                OVERHEAD_CLEAR
+            overhead: match underlay {
+                Underlay::Ipv4 => overhead,
+                Underlay::Ipv6 => overhead + OVERHEAD_IPV6,
             },
             believed: Cell::new(usize::MAX),
             links: Cell::new([WIDE; 3]),
@@ -102,7 +142,8 @@ impl Path {
     /// Starts the daemons and attaches the containers.
     fn start(mut self) -> Self {
         self.hosts[0].launch(&["--mtu", CONTAINERS]);
-        let peer = self.hosts[0].address(0);
+        let peer = SocketAddr::new(self.hosts[0].address(0).parse().expect("an address"), 6783);
+        let peer = peer.to_string();
         self.hosts[1].launch(&["--mtu", CONTAINERS, &peer]);
         self.hosts.iter().for_each(|host| host.wait_established(1));
         for (host, address) in self.hosts.iter().zip(ADDRESSES) {
@@ -121,9 +162,13 @@ impl Path {
             namespace.run("nft", &["add", "table", "inet", "lab"]);
             let hook = "{ type filter hook output priority 0 ; }";
             namespace.run("nft", &["add", "chain", "inet", "lab", "out", hook]);
-            let drop = ["icmp", "type", "destination-unreachable", "drop"];
-            let rule = [&["add", "rule", "inet", "lab", "out"][..], &drop].concat();
-            namespace.run("nft", &rule);
+            for drop in [
+                ["icmp", "type", "destination-unreachable", "drop"],
+                ["icmpv6", "type", "packet-too-big", "drop"],
+            ] {
+                let rule = [&["add", "rule", "inet", "lab", "out"][..], &drop].concat();
+                namespace.run("nft", &rule);
+            }
         }
     }
 
@@ -213,11 +258,11 @@ fn nft_works() -> bool {
 }
 
 /// Every link becomes narrower under load, one after the other.
-fn shrink(is_encrypted: bool, is_silent: bool, steps: &[(Link, usize)]) {
+fn shrink(underlay: Underlay, is_encrypted: bool, is_silent: bool, steps: &[(Link, usize)]) {
     if !nft_works() {
         return;
     }
-    let Some(path) = Path::new(is_encrypted, [WIDE; 3]) else {
+    let Some(path) = Path::new(underlay, is_encrypted, [WIDE; 3]) else {
         return;
     };
     if is_silent {
@@ -232,34 +277,15 @@ fn shrink(is_encrypted: bool, is_silent: bool, steps: &[(Link, usize)]) {
 
 const MIDDLE_FIRST: [(Link, usize); 3] = [(Middle, 1500), (Left, 1280), (Right, 576)];
 const SIDES_FIRST: [(Link, usize); 3] = [(Right, 1500), (Left, 1280), (Middle, 576)];
-
-#[test]
-fn a_path_that_shrinks_and_says_so_carries_on() {
-    shrink(false, false, &MIDDLE_FIRST);
-}
-
-#[test]
-fn a_path_that_shrinks_and_says_so_carries_on_encrypted() {
-    shrink(true, false, &SIDES_FIRST);
-}
-
-#[test]
-fn a_path_that_shrinks_silently_carries_on() {
-    shrink(false, true, &SIDES_FIRST);
-}
-
-/// F19: large packets vanish on the way and nobody says so.
-#[test]
-fn a_path_that_shrinks_silently_carries_on_encrypted() {
-    shrink(true, true, &MIDDLE_FIRST);
-}
+/// Down to the least an IPv6 link may carry.
+const NARROW_IPV6: [(Link, usize); 2] = [(Middle, 1500), (Right, 1280)];
 
 /// A path that was narrow from the start becomes wide under load.
 fn grow(is_encrypted: bool, is_silent: bool, links: [usize; 3], steps: &[(Link, usize)]) {
     if !nft_works() {
         return;
     }
-    let Some(path) = Path::new(is_encrypted, links) else {
+    let Some(path) = Path::new(Underlay::Ipv4, is_encrypted, links) else {
         return;
     };
     if is_silent {
@@ -273,24 +299,67 @@ fn grow(is_encrypted: bool, is_silent: bool, links: [usize; 3], steps: &[(Link, 
     }
 }
 
-#[test]
-fn a_path_that_grows_is_used_although_the_kernel_remembers_it_narrow() {
-    grow(false, false, [WIDE, 576, WIDE], &[(Middle, WIDE)]);
+/// Runs cases beside each other, as they mostly wait, and names those that fail.
+fn all_at_once(cases: &[(&str, fn())]) {
+    std::thread::scope(|scope| {
+        let spawn = |(name, case): &(&str, fn())| {
+            let thread = std::thread::Builder::new().name((*name).to_owned());
+            thread.spawn_scoped(scope, *case).expect("a thread starts")
+        };
+        let threads: Vec<_> = cases.iter().map(spawn).collect();
+        let failed: Vec<&str> = threads
+            .into_iter()
+            .zip(cases)
+            .filter_map(|(thread, (name, _))| thread.join().is_err().then_some(*name))
+            .collect();
+        assert!(failed.is_empty(), "failed: {failed:?}");
+    });
 }
 
 #[test]
-fn a_silent_path_that_grows_is_used_encrypted() {
-    grow(true, true, [WIDE, 1280, WIDE], &[(Middle, WIDE)]);
+fn paths_that_shrink_carry_on() {
+    use Underlay::{Ipv4, Ipv6};
+    all_at_once(&[
+        ("told", || shrink(Ipv4, false, false, &MIDDLE_FIRST)),
+        ("told, encrypted", || {
+            shrink(Ipv4, true, false, &SIDES_FIRST);
+        }),
+        ("told, IPv6", || shrink(Ipv6, false, false, &NARROW_IPV6)),
+    ]);
 }
 
 #[test]
-fn an_interface_whose_mtu_is_raised_is_used_encrypted() {
-    grow(true, false, [1500, WIDE, WIDE], &[(Left, WIDE)]);
+fn paths_that_shrink_in_silence_carry_on() {
+    use Underlay::{Ipv4, Ipv6};
+    all_at_once(&[
+        ("silent", || shrink(Ipv4, false, true, &SIDES_FIRST)),
+        ("silent, encrypted", || {
+            shrink(Ipv4, true, true, &MIDDLE_FIRST);
+        }),
+        ("silent, encrypted, IPv6", || {
+            shrink(Ipv6, true, true, &NARROW_IPV6);
+        }),
+    ]);
+}
+
+#[test]
+fn paths_that_grow_are_used() {
+    all_at_once(&[
+        ("although the kernel remembers it narrow", || {
+            grow(false, false, [WIDE, 576, WIDE], &[(Middle, WIDE)]);
+        }),
+        ("silent, encrypted", || {
+            grow(true, true, [WIDE, 1280, WIDE], &[(Middle, WIDE)]);
+        }),
+        ("own interface, encrypted", || {
+            grow(true, false, [1500, WIDE, WIDE], &[(Left, WIDE)]);
+        }),
+    ]);
 }
 
 #[test]
 fn syns_offer_what_the_path_carries() {
-    let Some(path) = Path::new(true, [WIDE, 1400, WIDE]) else {
+    let Some(path) = Path::new(Underlay::Ipv4, true, [WIDE, 1400, WIDE]) else {
         return;
     };
     let path = path.start();
