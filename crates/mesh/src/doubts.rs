@@ -7,7 +7,7 @@
 //! - A version nobody reaches by counting changes loses against any that can be reached.
 //! - What a neighbour says about itself wins over what others say about it, once it has said so for
 //!   longer than honest news can overtake each other.
-//! - What somebody goes on saying for minutes although we hold a greater version wins: honest older
+//! - What somebody goes on saying for long although we hold a greater version wins: honest older
 //!   news die out within a gossip interval or two. The entry that lost is not taken again for a
 //!   while, so that those who still hold it cannot bring it back before they have let go of it too.
 
@@ -26,9 +26,9 @@ pub(crate) const OUTRUN_VERSIONS: u64 = 1 << 47;
 /// How long a neighbour has to contradict what we hold about it.
 const PATIENCE_FIRST_HAND: Duration = Duration::from_secs(15);
 /// How long anybody else has to.
-const PATIENCE_HEARSAY: Duration = Duration::from_secs(300);
+const PATIENCE_HEARSAY: Duration = Duration::from_secs(90);
 /// How long an entry that lost is refused: longer than all others need to let go of it.
-const REFUSED_FOR: Duration = Duration::from_secs(600);
+const REFUSED_FOR: Duration = Duration::from_secs(900);
 
 /// What decides between two entries of one peer; the greater wins.
 pub(crate) fn age(version: u64, uid: u64) -> (u8, u64, u64) {

@@ -200,7 +200,7 @@ fn every_forged_version_of_every_peer_is_undone_though_the_liar_stays() {
                 }
                 net.run(secs(1));
                 check(&net);
-                for _ in 0..90 {
+                for _ in 0..120 {
                     net.run(secs(5));
                     let all: Vec<_> = (0..=LIAR).map(name).collect();
                     let whole = (0..HONEST).all(|n| {

@@ -173,6 +173,13 @@ impl Node {
         }
     }
 
+    /// The first count of what is kept that is beyond its limit: name, count and limit. Never any.
+    pub fn excess(&self) -> Option<(&'static str, usize, usize)> {
+        let excess = self.mesh.footprint().excess(&self.mesh.footprint_limits());
+        let (tunnels, connections) = (self.links.len(), self.mesh.footprint().connections);
+        excess.or((tunnels > connections).then_some(("tunnels", tunnels, connections)))
+    }
+
     fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now

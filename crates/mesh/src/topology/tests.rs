@@ -233,7 +233,7 @@ fn what_is_contradicted_for_minutes_gives_way_and_does_not_come_back() {
         table.merge_from(SOMEBODY, &forged, base_plus(secs + 1));
         table.assert_consistent();
     }
-    assert_eq!(healed_at, Some(330));
+    assert_eq!(healed_at, Some(120));
     assert_eq!(table.get(him).unwrap().version, 3);
     table.collect_garbage();
     assert_eq!(

@@ -1,0 +1,334 @@
+//! Inputs in any order about anything: links that are unknown, closed or not open yet, tunnels that
+//! never were, bytes that mean nothing. Nothing of it is a panic, and what comes out is bounded.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mesh::{DirectPeer, LinkId, MeshConfig, Password};
+use node::{Command, Config, Input, Node, Output, RequestId};
+use overlay::table::{SpecialKind, TunnelEvent, TunnelId};
+use wire::PeerName;
+
+/// Outputs one input may cause here, with few links.
+const OUTPUTS_MAX: usize = 64;
+/// Openings of what strangers say.
+const OPENINGS: [&[u8]; 6] = [
+    b"",
+    b"weave",
+    b"weave\x01\x02",
+    b"weave\x01\x02\x00",
+    b"weave\x01\x02\x01",
+    b"weave\x01\x01",
+];
+
+#[expect(clippy::disallowed_methods, reason = "base of virtual time")]
+fn base() -> Instant {
+    Instant::now()
+}
+
+fn node(n: u8, password: &str, now: Instant) -> Node {
+    let name = PeerName::from_u64(0x0200_0000_0000 + u64::from(n));
+    let mut mesh = MeshConfig::new(name, format!("host-{n}"));
+    mesh.password = Password::new(password);
+    Node::new(Config::new(mesh), [n; 32], now)
+}
+
+/// Small and predictable.
+struct Draw(u64);
+
+impl Draw {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(11);
+        self.0 >> 29
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    fn bytes(&mut self, max: u64) -> Vec<u8> {
+        (0..self.below(max)).map(|_| self.next() as u8).collect()
+    }
+
+    fn address(&mut self) -> SocketAddr {
+        let n = self.below(4) as u8;
+        SocketAddr::from(([10, 0, 0, n], [0, 6783, 40_000][self.below(3) as usize]))
+    }
+
+    /// Any link: accepted, dialled, closed or never heard of.
+    fn link(&mut self, accepted: u64) -> LinkId {
+        match self.below(4) {
+            0 => LinkId::outbound(self.below(12)),
+            1 => LinkId::inbound(accepted + self.below(3)),
+            _ => LinkId::inbound(self.below(accepted + 1)),
+        }
+    }
+
+    fn tunnel_event(&mut self) -> TunnelEvent {
+        let tunnel = TunnelId([self.below(8), self.next()][self.below(2) as usize]);
+        let kind = match self.below(5) {
+            0 => return TunnelEvent::CounterExhausted { tunnel },
+            1 => {
+                let path_mtu_bytes = self.below(70_000) as usize;
+                return TunnelEvent::TooBig {
+                    tunnel,
+                    path_mtu_bytes,
+                };
+            }
+            2 => SpecialKind::Heartbeat {
+                connection_uid: self.next(),
+            },
+            3 => SpecialKind::FragmentationTest,
+            _ => SpecialKind::MtuTest {
+                frame_bytes: self.below(100_000) as usize,
+            },
+        };
+        let from = self.address();
+        TunnelEvent::Special { tunnel, from, kind }
+    }
+
+    fn input(&mut self, accepted: &mut u64) -> Input {
+        match self.below(14) {
+            0 => {
+                *accepted += 1;
+                let (link, local, remote) =
+                    (LinkId::inbound(*accepted), self.address(), self.address());
+                Input::LinkAccepted {
+                    link,
+                    local,
+                    remote,
+                }
+            }
+            1 => {
+                let (link, local, remote) = (self.link(*accepted), self.address(), self.address());
+                // The shell never reports an accepted link as dialled.
+                let link = if link.is_outbound() {
+                    link
+                } else {
+                    LinkId::outbound(99)
+                };
+                Input::LinkConnected {
+                    link,
+                    local,
+                    remote,
+                }
+            }
+            2 => Input::DialFailed {
+                link: self.link(*accepted),
+                error: "\u{1b}x".to_owned(),
+            },
+            3..7 => {
+                let mut bytes = OPENINGS[self.below(6) as usize].to_vec();
+                bytes.extend(self.bytes(200));
+                Input::LinkBytes {
+                    link: self.link(*accepted),
+                    bytes,
+                }
+            }
+            7 => Input::LinkFlushed {
+                link: self.link(*accepted),
+            },
+            8 => Input::LinkClosed {
+                link: self.link(*accepted),
+                error: "EOF".to_owned(),
+            },
+            9 => Input::Command {
+                id: RequestId(self.next()),
+                command: Command::Status,
+            },
+            10 => {
+                let address = self.address();
+                let peer = DirectPeer {
+                    text: address.to_string(),
+                    ip: address.ip(),
+                    port: Some(address.port()).filter(|port| *port != 0),
+                };
+                let command = Command::Connect {
+                    peers: vec![peer],
+                    replace: self.below(4) == 0,
+                };
+                Input::Command {
+                    id: RequestId(self.next()),
+                    command,
+                }
+            }
+            _ => Input::Tunnel(self.tunnel_event()),
+        }
+    }
+}
+
+fn drain(node: &mut Node, outputs_max: usize) -> Vec<Output> {
+    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    assert!(outputs.len() <= outputs_max, "{} outputs", outputs.len());
+    assert_eq!(node.excess(), None);
+    outputs
+}
+
+#[test]
+fn inputs_in_any_order_about_anything_are_survived() {
+    for seed in 0..60 {
+        let mut draw = Draw(seed);
+        let mut now = base();
+        let mut node = node(1, if seed % 2 == 0 { "" } else { "secret" }, now);
+        let mut accepted = 0;
+        for _ in 0..400 {
+            if draw.below(8) == 0 {
+                now += Duration::from_millis(draw.below(20_000));
+                node.handle_timeout(now);
+            } else {
+                let input = draw.input(&mut accepted);
+                node.handle_input(input, now);
+            }
+            drain(&mut node, OUTPUTS_MAX + 4);
+        }
+        for link in 0..=accepted {
+            let error = "EOF".to_owned();
+            node.handle_input(
+                Input::LinkClosed {
+                    link: LinkId::inbound(link),
+                    error,
+                },
+                now,
+            );
+            drain(&mut node, OUTPUTS_MAX);
+        }
+        let status = node.status(now);
+        assert!(status.mesh.connections.is_empty() && status.tunnels.is_empty());
+    }
+}
+
+/// Two nodes that want to connect; what they say arrives cut, doubled, changed, late and after the
+/// end, and the data plane tells lies.
+#[test]
+fn a_conversation_in_disorder_is_survived_and_the_next_one_works() {
+    for seed in 0..60 {
+        let mut draw = Draw(seed + 1000);
+        let mut now = base();
+        let password = if seed % 2 == 0 { "" } else { "secret" };
+        let mut nodes = [node(1, password, now), node(2, password, now)];
+        let mut far_ends: BTreeMap<(usize, LinkId), LinkId> = BTreeMap::new();
+        let mut under_way: Vec<(usize, Input)> = Vec::new();
+        let mut accepted = 0;
+        let peer = DirectPeer {
+            text: "b".to_owned(),
+            ip: [10, 0, 0, 2].into(),
+            port: None,
+        };
+        let command = Command::Connect {
+            peers: vec![peer],
+            replace: false,
+        };
+        under_way.push((
+            0,
+            Input::Command {
+                id: RequestId(1),
+                command,
+            },
+        ));
+        let mut calm = 0;
+        for step in 0..3000 {
+            let is_hostile = step < 1500;
+            let at = draw.below(under_way.len().max(1) as u64) as usize;
+            let (n, input) = match under_way.len() {
+                0 => {
+                    now += Duration::from_millis(300);
+                    nodes.iter_mut().for_each(|node| node.handle_timeout(now));
+                    calm += 1;
+                    (
+                        0,
+                        Input::Command {
+                            id: RequestId(2),
+                            command: Command::Status,
+                        },
+                    )
+                }
+                // Disorder: anything under way may be next.
+                _ if is_hostile && draw.below(12) == 0 => under_way.remove(at),
+                _ => under_way.remove(0),
+            };
+            let input = match input {
+                Input::LinkBytes { link, mut bytes } if is_hostile && draw.below(6) == 0 => {
+                    let at = draw.below(bytes.len() as u64) as usize;
+                    match draw.below(3) {
+                        0 => bytes[at] ^= 1 << draw.below(8),
+                        1 => bytes.truncate(at),
+                        _ => under_way.push((
+                            n,
+                            Input::LinkBytes {
+                                link,
+                                bytes: bytes.clone(),
+                            },
+                        )),
+                    }
+                    Input::LinkBytes { link, bytes }
+                }
+                other => other,
+            };
+            nodes[n].handle_input(input, now);
+            if is_hostile && draw.below(10) == 0 {
+                nodes[n].handle_input(Input::Tunnel(draw.tunnel_event()), now);
+            }
+            for n in 0..2 {
+                for output in drain(&mut nodes[n], OUTPUTS_MAX) {
+                    match output {
+                        Output::Dial { link, remote } => {
+                            accepted += 1;
+                            let local = SocketAddr::from(([10, 0, 0, 1 + n as u8], 40_000));
+                            let theirs = LinkId::inbound(accepted);
+                            if remote.ip() == [10, 0, 0, 2 - n as u8] {
+                                far_ends.insert((n, link), theirs);
+                                far_ends.insert((1 - n, theirs), link);
+                                let (local, remote) = (remote, local);
+                                let input = Input::LinkAccepted {
+                                    link: theirs,
+                                    local,
+                                    remote,
+                                };
+                                under_way.push((1 - n, input));
+                                let (local, remote) = (remote, local);
+                                under_way.push((
+                                    n,
+                                    Input::LinkConnected {
+                                        link,
+                                        local,
+                                        remote,
+                                    },
+                                ));
+                            } else {
+                                let error = "refused".to_owned();
+                                under_way.push((n, Input::DialFailed { link, error }));
+                            }
+                        }
+                        Output::Send { link, bytes } => {
+                            if let Some(far) = far_ends.get(&(n, link)) {
+                                under_way.push((1 - n, Input::LinkBytes { link: *far, bytes }));
+                            }
+                            under_way.push((n, Input::LinkFlushed { link }));
+                        }
+                        Output::Close { link } => {
+                            if let Some(far) = far_ends.get(&(n, link)) {
+                                let error = "EOF".to_owned();
+                                under_way.push((1 - n, Input::LinkClosed { link: *far, error }));
+                            }
+                        }
+                        Output::Persist(_)
+                        | Output::Program(_)
+                        | Output::Probe(_)
+                        | Output::Reply { .. } => {}
+                    }
+                }
+            }
+            let both = nodes
+                .iter()
+                .all(|node| node.status(now).mesh.connections.len() == 1);
+            if !is_hostile && both {
+                calm = u32::MAX;
+                break;
+            }
+        }
+        assert_eq!(calm, u32::MAX, "seed {seed}: they connect in the end");
+    }
+}
