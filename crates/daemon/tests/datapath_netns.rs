@@ -22,6 +22,7 @@ use nacl::SessionKey;
 use overlay::table::{
     ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId,
 };
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::mpsc::Receiver;
 use wire::PeerName;
 
@@ -46,6 +47,8 @@ struct Plan {
     tunnel_mtu: usize,
     stack_frag: bool,
     ipv6: bool,
+    /// Whether each data plane may use one core only, and so has one thread.
+    one_core: bool,
 }
 
 const PLAIN: Plan = Plan {
@@ -56,6 +59,7 @@ const PLAIN: Plan = Plan {
     tunnel_mtu: 1438,
     stack_frag: true,
     ipv6: false,
+    one_core: false,
 };
 const ENCRYPTED: Plan = Plan {
     encrypted: true,
@@ -103,7 +107,16 @@ impl Lab {
                 port: PORT,
                 name: name(n),
             };
-            let started = run_in(&netns, || Datapath::start(config)).unwrap().unwrap();
+            let start = || {
+                if plan.one_core {
+                    // This thread is made for the call, and what it starts inherits the limit.
+                    let mut first = CpuSet::new();
+                    first.set(0);
+                    sched_setaffinity(None, &first).unwrap();
+                }
+                Datapath::start(config)
+            };
+            let started = run_in(&netns, start).unwrap().unwrap();
             lab.datapaths.push(started);
         }
         for n in 1..=plan.hosts {
@@ -317,6 +330,27 @@ fn two_hosts_carry_ping_and_tcp_encrypted() {
         (1..=2).all(|n| macs.iter().any(|(_, peer, _)| *peer == name(n))),
         "{macs:?}"
     );
+}
+
+#[test]
+fn one_thread_carries_both_directions_where_there_is_one_core() {
+    let Some(lab) = Lab::new(Plan {
+        hosts: 3,
+        one_core: true,
+        ..ENCRYPTED
+    }) else {
+        return;
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    let is_data =
+        |name: &std::io::Result<String>| name.as_ref().is_ok_and(|name| name.trim() == "weft-data");
+    assert_eq!(names.filter(is_data).count(), 3, "one per host");
+    lab.container(1, "ping -c 3 -i 0.05 -W 2 10.32.0.3");
+    lab.assert_tcp_carries(1, 3, "10.32.0.3", 20_000_000);
+    lab.assert_tcp_carries(3, 1, "fd99::1", 20_000_000);
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
+    assert_eq!(lab.counters(3).get("dropped_undecryptable"), None);
 }
 
 #[test]
