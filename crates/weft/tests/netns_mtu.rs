@@ -328,6 +328,7 @@ fn paths_that_shrink_carry_on() {
     ]);
 }
 
+/// F19: large packets vanish on the way and nobody says so.
 #[test]
 fn paths_that_shrink_in_silence_carry_on() {
     use Underlay::{Ipv4, Ipv6};
