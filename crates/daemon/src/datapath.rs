@@ -81,6 +81,8 @@ struct Shared {
     wakers: [OwnedFd; 2],
     /// Zero of the MAC table's clock.
     started: Instant,
+    /// Largest IP packet our bridge takes.
+    bridge_mtu_bytes: usize,
 }
 
 impl Shared {
@@ -109,6 +111,9 @@ impl Datapath {
         silence_ipv6(TAP_NAME);
         bridge::plug(&config.bridge, TAP_NAME)
             .with_context(|| format!("plugging {TAP_NAME} into {}", config.bridge))?;
+        let bridge_mtu_bytes = bridge::bridge_state(&config.bridge)?
+            .and_then(|state| usize::try_from(state.link.mtu_bytes).ok())
+            .unwrap_or(usize::MAX);
         let sockets = Arc::new(bind(config.listen, config.port)?);
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         let waker = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -123,6 +128,7 @@ impl Datapath {
             stop: AtomicBool::new(false),
             wakers: [waker()?, waker()?],
             started: clock::now(),
+            bridge_mtu_bytes,
         });
         let port = |events: Events| {
             let counters = Arc::new(Counters::default());

@@ -42,7 +42,7 @@ pub(super) fn spawn_all(
     tx: Port,
     rx: Port,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let (capture, receive) = (Capture::new(tx), Receive::new(rx));
+    let (capture, receive) = (Capture::new(tx), Receive::new(rx, shared.bridge_mtu_bytes));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores == 1 {
         let both = spawn("weft-data", shared, 0, Some(capture), Some(receive))?;
@@ -220,13 +220,14 @@ struct Receive {
 }
 
 impl Receive {
-    fn new(port: Port) -> Self {
+    fn new(port: Port, bridge_mtu_bytes: usize) -> Self {
         let sockets = Arc::clone(&port.sockets);
         Self {
             ready: sockets.pairs().map(|pair| pair.is_some()),
             sockets,
             counters: Arc::clone(&port.counters),
-            path: ReceivePath::new(port.tap.takes_udp_super_frames()),
+            path: ReceivePath::new(port.tap.takes_udp_super_frames())
+                .with_bridge_mtu(bridge_mtu_bytes),
             port,
             arena: vec![0; ARENA_BYTES].into_boxed_slice(),
             swept_secs: 0,
