@@ -39,6 +39,10 @@ pub(crate) const DISCOVERED_MAX: usize = 2048;
 /// Most attempts under way at once, so that gossip cannot make us open thousands of sockets.
 pub(crate) const ATTEMPTS_MAX: usize = 64;
 
+/// Least time between two looks at all targets for the sake of those that are due. Thousands of
+/// addresses from gossip that refuse at once would keep us busy with nothing else.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
 /// Why a connection ended, as far as retrying cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
@@ -118,6 +122,8 @@ pub(crate) struct Maker {
     targets: BTreeMap<SocketAddr, Target>,
     connections: BTreeMap<LinkId, SocketAddr>,
     terminations: u64,
+    /// When we looked at all targets last.
+    looked_at: Option<Instant>,
 }
 
 impl Maker {
@@ -130,6 +136,7 @@ impl Maker {
             targets: BTreeMap::new(),
             connections: BTreeMap::new(),
             terminations: 0,
+            looked_at: None,
         }
     }
 
@@ -230,6 +237,7 @@ impl Maker {
 
     /// Looks at everything again and says whom to dial now. The caller reports each attempt's end.
     pub(crate) fn choose(&mut self, peers: &PeerTable, now: Instant) -> Vec<Attempt> {
+        self.looked_at = Some(now);
         let direct = self.direct_addresses();
         let valid = self.valid_targets(&direct, peers);
         for address in &valid {
@@ -263,7 +271,9 @@ impl Maker {
             .targets
             .values()
             .filter(|target| target.state == State::Waiting);
-        waiting.filter_map(|target| target.due).min()
+        let due = waiting.filter_map(|target| target.due).min()?;
+        let soonest = self.looked_at.map_or(due, |at| at + LOOK_INTERVAL);
+        Some(due.max(soonest))
     }
 
     /// Targets in all states, those the user gave not counted.

@@ -116,7 +116,15 @@ impl End {
                     self.key = connection.data_key.map(|key| *key.expose_bytes());
                     self.mesh.connection_established(self.link, now);
                 }
-                _ => {}
+                MeshOutput::Dial { .. }
+                | MeshOutput::ConnectionRemoved { .. }
+                | MeshOutput::OverlayControl { .. }
+                | MeshOutput::Gossip { .. }
+                | MeshOutput::ChannelStateWanted { .. }
+                | MeshOutput::RoutesChanged
+                | MeshOutput::ShortIdsChanged
+                | MeshOutput::PeersRemoved(_)
+                | MeshOutput::DirectPeersChanged(_) => {}
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::link::handshake::{Handshake, Introduction, Offer};
 use crate::link::outbox::{Item, Topic};
 use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
 use crate::maker::Ending;
-use crate::peers::{Adjacency, peer_label};
+use crate::peers::{Adjacency, PEERS_MAX, peer_label};
 use crate::routes::{Edges, Routes};
 use crate::{Connection, LinkId, MeshOutput};
 
@@ -112,7 +112,6 @@ impl Mesh {
         info!(%conn, error, "error during connection attempt");
         self.maker
             .attempt_failed(attempt.address, error, now, &mut self.rng);
-        self.targets_stale = true;
     }
 
     /// Bytes arrived on a link, cut anywhere.
@@ -469,6 +468,9 @@ impl Mesh {
         self.peers.release(remote);
         if !introduced.added {
             // Its introduction may have left an entry nobody needs.
+            if self.peers.names().count() > PEERS_MAX {
+                self.collect_garbage(now);
+            }
             self.timers.collect.get_or_insert(now + COLLECT_DELAY);
             return;
         }
