@@ -3,8 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod bucket;
 mod config;
+mod delta;
 mod doubts;
 mod gossip;
 mod link;

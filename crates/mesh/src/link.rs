@@ -161,6 +161,12 @@ impl Link {
         Ok(Some(Received { message, raw }))
     }
 
+    /// When it has missed its deadline or needs a heartbeat, whichever comes first.
+    pub(crate) fn due(&self) -> Instant {
+        let heartbeat = self.introduced().map(|introduced| introduced.heartbeat_at);
+        heartbeat.map_or(self.deadline, |at| at.min(self.deadline))
+    }
+
     /// How long ago the last message came, or the introduction was over.
     pub(crate) fn silence(&self, now: Instant) -> Duration {
         (now + READ_DEADLINE).saturating_duration_since(self.deadline)

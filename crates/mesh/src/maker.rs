@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 use wire::PeerName;
 
-use crate::peers::{PeerTable, canonical};
+use crate::peers::{Adjacency, PeerTable, canonical};
 use crate::status::{TargetState, TargetStatus};
 use crate::{DirectPeer, LinkId};
 
@@ -356,13 +356,26 @@ impl Maker {
         let ours = &peers.own().adjacencies;
         let is_wanted =
             move |remote: &PeerName| *remote != peers.us() && !ours.contains_key(remote);
+        // In a large mesh few are wanted, and everybody lists everybody.
+        let wanted: Vec<PeerName> = peers.names().filter(is_wanted).collect();
         peers
             .iter()
             .filter(|(name, _)| *name != peers.us())
-            .flat_map(|(_, peer)| &peer.adjacencies)
-            .filter(move |(remote, _)| is_wanted(remote))
-            .filter_map(|(_, adjacency)| {
-                let address = canonical(adjacency.remote_address?);
+            .flat_map(move |(_, peer)| {
+                let listed = &peer.adjacencies;
+                let found: Vec<&Adjacency> = if listed.len() <= wanted.len() {
+                    let found = listed.iter().filter(|(remote, _)| is_wanted(remote));
+                    found.map(|(_, adjacency)| adjacency).collect()
+                } else {
+                    wanted
+                        .iter()
+                        .filter_map(|remote| listed.get(remote))
+                        .collect()
+                };
+                found
+            })
+            .filter_map(|adjacency| {
+                let address = canonical(adjacency.remote_address.parsed()?);
                 // The port of an inbound connection is an ephemeral one.
                 let port = if adjacency.outbound {
                     address.port()

@@ -4,6 +4,7 @@ mod connections;
 mod duplicates;
 mod footprint;
 mod gossiping;
+mod news;
 mod operator;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -24,6 +25,8 @@ use crate::shortid::SHORT_IDS;
 use crate::topology::{EncodedLately, MergedLately};
 use crate::{LinkId, MeshConfig, MeshOutput};
 use duplicates::Superseded;
+
+use news::Spread;
 
 pub use gossiping::{GossipContent, UnicastError};
 
@@ -63,8 +66,12 @@ pub struct Mesh {
     channels: Channels,
     routes: RouteTables,
     timers: Timers,
+    /// News for those who understand deltas.
+    spread: Spread,
     /// Peers whose entries go with the next announcement of ours.
     announced: BTreeSet<PeerName>,
+    /// Before that no link has missed its deadline or needs a heartbeat: both move only later.
+    links_due: Option<Instant>,
     /// Links something was queued for since outboxes were last looked at.
     queued: BTreeSet<LinkId>,
     /// Whether the connection maker must look again.
@@ -134,7 +141,9 @@ impl Mesh {
                 collect: None,
                 routes: None,
             },
+            spread: Spread::default(),
             announced: BTreeSet::new(),
+            links_due: None,
             queued: BTreeSet::new(),
             targets_stale: false,
             outputs: VecDeque::new(),
@@ -154,17 +163,15 @@ impl Mesh {
             (timers.announce, "topology announcement"),
             (timers.collect, "garbage collection"),
             (timers.routes, "route calculation"),
+            (self.spread.due(), "topology news"),
             (self.maker.next_due(), "dial"),
         ];
         let deferred = deferred
             .into_iter()
             .filter_map(|(at, what)| Some((at?, what)));
-        let links = self.links.values().flat_map(|link| {
-            let heartbeat = link.introduced().map(|i| (i.heartbeat_at, "heartbeat"));
-            [Some((link.deadline, "link deadline")), heartbeat]
-                .into_iter()
-                .flatten()
-        });
+        let links = self
+            .links_due
+            .map(|at| (at, "heartbeat or deadline of a link"));
         let dials = self.dials.values();
         let dials = dials.map(|dial| (dial.deadline, "dial deadline"));
         deferred.chain(links).chain(dials).min_by_key(|(at, _)| *at)
@@ -184,6 +191,7 @@ impl Mesh {
         if self.timers.announce.is_some_and(|at| at <= now) {
             self.announce();
         }
+        self.tend_news(now);
         if self.timers.gossip <= now {
             self.timers.gossip = now + GOSSIP_INTERVAL;
             self.gossip_everything();
@@ -194,6 +202,9 @@ impl Mesh {
 
     /// Ends links that were silent too long, sends heartbeats.
     fn tend_links(&mut self, now: Instant) {
+        if self.links_due.is_none_or(|at| at > now) {
+            return;
+        }
         let overdue = self.links.iter().filter(|(_, link)| link.deadline <= now);
         let overdue: Vec<LinkId> = overdue.map(|(id, _)| *id).collect();
         for id in overdue {
@@ -216,6 +227,7 @@ impl Mesh {
         for id in due {
             self.send_message(id, &wire::message::Message::Heartbeat);
         }
+        self.links_due = self.links.values().map(Link::due).min();
     }
 
     /// Gives up dials the shell never answered.
@@ -304,7 +316,7 @@ impl Mesh {
 
     fn calculate_routes(&mut self) {
         self.timers.routes = None;
-        self.routes.established = Routes::calculate(&self.peers, Edges::EstablishedSymmetric);
+        self.routes.established.recalculate(&self.peers);
         self.outputs.push_back(MeshOutput::RoutesChanged);
         // Whoever is new in the topology may be worth a connection.
         self.targets_stale = true;

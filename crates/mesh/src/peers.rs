@@ -12,6 +12,8 @@ use wire::handshake::Features;
 use wire::quote::printable;
 use wire::topology::{ConnectionSummary, PeerSummary};
 
+use crate::address::RemoteAddress;
+use crate::delta::History;
 use crate::doubts::Doubts;
 use crate::shortid::{SHORT_IDS, ShortIds};
 
@@ -36,6 +38,9 @@ pub(crate) struct Peer {
     pub(crate) short_id: Option<u16>,
     /// By the other end's name.
     pub(crate) adjacencies: BTreeMap<PeerName, Adjacency>,
+    pub(crate) history: History,
+    /// Revision of the table that brought the present version.
+    pub(crate) revision: u64,
     /// Connections of ours to this peer; an entry in use is never collected.
     references: u32,
 }
@@ -43,10 +48,9 @@ pub(crate) struct Peer {
 /// One connection of a peer, as that peer sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Adjacency {
-    /// Text the peer gave, passed on unchanged.
-    pub(crate) remote_text: String,
-    /// The same as an address, if it is one.
-    pub(crate) remote_address: Option<SocketAddr>,
+    pub(crate) remote_address: RemoteAddress,
+    /// The version of the peer's entry that brought it.
+    pub(crate) changed_at: u64,
     pub(crate) outbound: bool,
     pub(crate) established: bool,
 }
@@ -55,21 +59,37 @@ impl Adjacency {
     /// A connection of our own.
     pub(crate) fn new(remote: SocketAddr, outbound: bool) -> Self {
         Self {
-            remote_text: remote.to_string(),
-            remote_address: Some(remote),
+            remote_address: RemoteAddress::new(&remote.to_string()),
+            changed_at: 0,
             outbound,
             established: false,
         }
     }
 
-    fn from_summary(summary: &ConnectionSummary) -> Self {
-        let remote_text = truncated(&summary.remote_address, ADDRESS_BYTES_MAX);
-        let remote_address = remote_text.parse().ok().map(canonical);
+    pub(crate) fn from_summary(summary: &ConnectionSummary) -> Self {
+        let text = truncated(&summary.remote_address, ADDRESS_BYTES_MAX);
         Self {
-            remote_text,
-            remote_address,
+            remote_address: RemoteAddress::new(&text),
+            changed_at: 0,
             outbound: summary.outbound,
             established: summary.established,
+        }
+    }
+}
+
+impl Adjacency {
+    /// Whether another one says the same, whenever it was said.
+    pub(crate) fn says(&self, other: &Self) -> bool {
+        (self.outbound, self.established) == (other.outbound, other.established)
+            && self.remote_address == other.remote_address
+    }
+
+    fn to_summary(&self, remote: PeerName) -> ConnectionSummary {
+        ConnectionSummary {
+            remote,
+            remote_address: self.remote_address.text(),
+            outbound: self.outbound,
+            established: self.established,
         }
     }
 }
@@ -89,6 +109,8 @@ impl Peer {
             adjacencies: known
                 .map(|c| (c.remote, Adjacency::from_summary(c)))
                 .collect(),
+            history: History::default(),
+            revision: 0,
             references: 0,
         }
     }
@@ -100,6 +122,8 @@ impl Peer {
             version: 0,
             short_id: None,
             adjacencies: BTreeMap::new(),
+            history: History::default(),
+            revision: 0,
             references: 0,
         }
     }
@@ -121,23 +145,25 @@ impl Peer {
             .eq(theirs)
     }
 
+    /// The connections that fulfil a condition, in the form that travels.
+    pub(crate) fn connections(
+        &self,
+        wanted: impl Fn(&Adjacency) -> bool,
+    ) -> Vec<ConnectionSummary> {
+        let all = self.adjacencies.iter();
+        all.filter(|(_, adjacency)| wanted(adjacency))
+            .map(|(remote, adjacency)| adjacency.to_summary(*remote))
+            .collect()
+    }
+
     fn to_summary(&self, name: PeerName) -> PeerSummary {
-        let connections = self
-            .adjacencies
-            .iter()
-            .map(|(remote, adjacency)| ConnectionSummary {
-                remote: *remote,
-                remote_address: adjacency.remote_text.clone(),
-                outbound: adjacency.outbound,
-                established: adjacency.established,
-            });
         PeerSummary {
             name,
             nickname: self.nickname.clone(),
             uid: self.uid,
             version: self.version,
             short_id: self.short_id,
-            connections: connections.collect(),
+            connections: self.connections(|_| true),
         }
     }
 }
@@ -159,12 +185,14 @@ impl PeerTable {
     /// A table with ourselves alone, at version 0.
     pub(crate) fn new(us: PeerName, nickname: &str, uid: u64, short_id: u16) -> Self {
         assert!(!us.is_unknown(), "our name must not be the reserved one");
-        let own = Peer {
+        let mut own = Peer {
             nickname: truncated(nickname, NICKNAME_BYTES_MAX),
             uid,
             short_id: Some(short_id),
             ..Peer::placeholder()
         };
+        // Our entry is whole from the beginning, and our neighbours hear of each change from us.
+        own.history.told = true;
         let mut short_ids = ShortIds::default();
         short_ids.add(short_id, us);
         Self {
@@ -200,6 +228,7 @@ impl PeerTable {
             .get_mut(&self.us)
             .expect("we are in our own table");
         own.version = own.version.saturating_add(1);
+        own.revision = self.revision;
         own
     }
 
@@ -211,6 +240,11 @@ impl PeerTable {
     /// All entries, ascending by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerName, &Peer)> {
         self.peers.iter().map(|(name, peer)| (*name, peer))
+    }
+
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
     }
 
     /// All names, ascending.
@@ -274,6 +308,8 @@ impl PeerTable {
         assert_ne!(name, self.us, "our entry changes only by what we do");
         self.revision += 1;
         self.adjacency_count += entry.adjacencies.len();
+        entry.date(self.peers.get(&name));
+        entry.revision = self.revision;
         if let Some(old) = self.peers.get(&name) {
             self.adjacency_count -= old.adjacencies.len();
             entry.references = old.references;
@@ -285,6 +321,13 @@ impl PeerTable {
             self.short_ids.add(id, name);
         }
         self.peers.insert(name, entry);
+    }
+
+    /// Notes whether a peer itself tells all its neighbours of the present version.
+    pub(crate) fn set_told(&mut self, name: PeerName, told: bool) {
+        if let Some(entry) = self.peers.get_mut(&name) {
+            entry.history.told = told;
+        }
     }
 
     /// Takes over what gossip says about a peer, if there is room. Whether it was taken.
@@ -364,9 +407,12 @@ impl PeerTable {
                 continue;
             };
             for remote in peer.adjacencies.keys() {
-                if reached.insert(*remote) {
+                if self.peers.contains_key(remote) && reached.insert(*remote) {
                     open.push(*remote);
                 }
+            }
+            if reached.len() == self.peers.len() {
+                break;
             }
         }
         reached

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use wire::PeerName;
+use wire::delta::KnownEntry;
 use wire::topology::PeerSummary;
 
 use crate::doubts::{OUTRUN_VERSIONS, Teller, Witness, age};
@@ -136,7 +137,15 @@ impl PeerTable {
             let new = Peer::from_summary(summary);
             return is_first_hand || !self.doubts().refuses(name, &new, now);
         }
-        let is_less = age(summary.version, summary.uid) < age(known.version, known.uid);
+        let ages = (
+            age(summary.version, summary.uid),
+            age(known.version, known.uid),
+        );
+        if is_first_hand && ages.0 == ages.1 {
+            // Somebody guessed its next version before it came.
+            return known.check() != Peer::from_summary(summary).check();
+        }
+        let is_less = ages.0 < ages.1;
         let is_real = summary.version > 0 && summary.uid != 0;
         let witness = match (is_first_hand, known.is_held()) {
             (true, _) => Witness::FirstHand,
@@ -152,6 +161,51 @@ impl PeerTable {
         true
     }
 
+    /// Whether an entry a neighbour claims to have has contradicted ours for so long that it shall
+    /// be heard.
+    pub(crate) fn is_doubted(&mut self, teller: Teller, entry: &KnownEntry, now: Instant) -> bool {
+        let Some(known) = self.get(entry.name) else {
+            return false;
+        };
+        let is_less = age(entry.version, entry.uid) < age(known.version, known.uid);
+        let is_real = entry.version > 0 && entry.uid != 0;
+        let is_first_hand = teller.name == entry.name && teller.uid == entry.uid;
+        let witness = match (is_first_hand, known.is_held()) {
+            (true, _) => Witness::FirstHand,
+            (false, false) => Witness::Hearsay,
+            (false, true) => return false,
+        };
+        is_less && is_real && self.doubts().contradict(entry.name, witness, now)
+    }
+
+    /// Goes past a version of our own entry that somebody has and we never had.
+    pub(crate) fn outrun_known(&mut self, entry: &KnownEntry) -> bool {
+        let own = self.own();
+        let is_known = (entry.version, entry.uid) == (own.version, own.uid);
+        if is_known || entry.version < own.version || entry.version >= OUTRUN_VERSIONS {
+            return false;
+        }
+        self.rise_above(entry.version);
+        true
+    }
+
+    /// Replaces an entry by a younger one made from it, unless that one lost lately.
+    pub(crate) fn take_change(
+        &mut self,
+        teller: Teller,
+        name: PeerName,
+        new: Peer,
+        now: Instant,
+    ) -> bool {
+        let is_first_hand = teller.name == name && teller.uid == new.uid;
+        if !is_first_hand && self.doubts().refuses(name, &new, now) || !self.accept(name, new) {
+            return false;
+        }
+        self.doubts().settle(name);
+        self.add_placeholders(name);
+        true
+    }
+
     /// Goes past what an earlier incarnation of ours left behind, or somebody forged. A version out
     /// of all reason is not followed: it loses against ours everywhere but at originals, which
     /// nothing can help against the greatest of all.
@@ -163,8 +217,16 @@ impl PeerTable {
         if is_past || summary.version >= OUTRUN_VERSIONS {
             return false;
         }
-        self.change_own().version = summary.version + 1;
+        self.rise_above(summary.version);
         true
+    }
+
+    /// Makes the version of our entry the next one. What was before is not told any more: nobody
+    /// knows what others hold under that version.
+    fn rise_above(&mut self, version: u64) {
+        let own = self.change_own();
+        own.version = version + 1;
+        own.history.restart(version + 1);
     }
 
     /// The named entries as messages of bounded size. At least one, possibly empty.

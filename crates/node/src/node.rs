@@ -64,6 +64,11 @@ pub struct Node {
     routes_stale: bool,
     table_stale: bool,
     probes: Vec<Probe>,
+    /// When the overlay wants to be called. Asking it means looking at every tunnel, and most inputs
+    /// are none of its business.
+    overlay_due: Option<(Instant, &'static str)>,
+    /// Whether that may be outdated.
+    overlay_touched: bool,
     outputs: VecDeque<Output>,
     now: Instant,
 }
@@ -93,6 +98,8 @@ impl Node {
             routes_stale: true,
             table_stale: true,
             probes: Vec::new(),
+            overlay_due: None,
+            overlay_touched: true,
             outputs: VecDeque::new(),
             now,
         };
@@ -118,7 +125,7 @@ impl Node {
             Input::LinkBytes { link, bytes } => self.mesh.handle_link_bytes(link, &bytes, now),
             Input::LinkFlushed { link } => self.mesh.handle_link_flushed(link, now),
             Input::LinkClosed { link, error } => self.mesh.handle_link_closed(link, &error, now),
-            Input::Tunnel(event) => self.overlay.handle_tunnel_event(event, now),
+            Input::Tunnel(event) => self.overlay_mut().handle_tunnel_event(event, now),
             Input::Command { id, command } => return self.handle_command(id, command, now),
         }
         self.settle();
@@ -128,13 +135,13 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
         self.mesh.handle_timeout(now);
-        self.overlay.handle_timeout(now);
+        self.overlay_mut().handle_timeout(now);
         self.settle();
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let timeouts = [self.mesh.poll_timeout(), self.overlay.poll_timeout()];
+        let timeouts = [self.mesh.poll_timeout(), self.overlay_due];
         timeouts.into_iter().flatten().min()
     }
 
@@ -171,6 +178,11 @@ impl Node {
             mesh: self.mesh.status(now),
             tunnels: tunnels.collect(),
         }
+    }
+
+    fn overlay_mut(&mut self) -> &mut Overlay {
+        self.overlay_touched = true;
+        &mut self.overlay
     }
 
     /// The first count of what is kept that is beyond its limit: name, count and limit. Never any.
@@ -213,6 +225,9 @@ impl Node {
                 break;
             }
         }
+        if std::mem::take(&mut self.overlay_touched) {
+            self.overlay_due = self.overlay.poll_timeout();
+        }
         if std::mem::take(&mut self.routes_stale) {
             let routes = Routes::of(&self.mesh, self.us);
             self.table_stale |= routes != self.routes;
@@ -244,11 +259,11 @@ impl Node {
             MeshOutput::ConnectionAdded(connection) => self.add_connection(*connection),
             MeshOutput::ConnectionRemoved { link } => {
                 let id = connection_id(link);
-                self.overlay.handle_connection_removed(id);
+                self.overlay_mut().handle_connection_removed(id);
                 self.links.remove(&id);
             }
             MeshOutput::OverlayControl { link, control } => {
-                self.overlay
+                self.overlay_mut()
                     .handle_control(connection_id(link), &control, now);
             }
             MeshOutput::RoutesChanged | MeshOutput::PeersRemoved(_) => self.routes_stale = true,
@@ -312,7 +327,8 @@ impl Node {
                 .map_or(Protection::Clear, Protection::Sealed),
             overlays: connection.features.overlays,
         };
-        self.overlay.handle_connection_added(params, self.now);
+        let now = self.now;
+        self.overlay_mut().handle_connection_added(params, now);
     }
 
     fn trusts(&self, connection: &Connection) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sim::check::Observer;
+use sim::churn::{self, Churn, quantile};
 use sim::come_to_rest;
 use sim::plan::{Plan, Setting};
 use sim::world::World;
@@ -44,4 +45,37 @@ fn a_quiet_mesh_sends_little() {
     world.run_until(world.now() + QUIET).unwrap();
     let rate = (world.link_bytes - before) / QUIET.as_secs() / PEERS as u64;
     assert!(rate <= QUIET_BYTES_MAX, "{rate} bytes per peer and second");
+}
+
+/// Peers of the mesh that is never left in peace.
+const CHURNED: usize = 60;
+/// Bytes each of them may send per second: about twice what was measured.
+const CHURN_BYTES_MAX: f64 = 8_000.0;
+/// Bytes each may send until all have joined.
+const JOIN_BYTES_MAX: f64 = 900_000.0;
+
+#[test]
+fn peers_that_come_and_go_cost_little_and_everybody_knows_soon() {
+    let churn = Churn {
+        seed: 7,
+        peers: CHURNED,
+        churn: Duration::from_secs(20),
+        weft: true,
+        delay_max: Duration::from_millis(50),
+    };
+    let outcome = churn::run(churn).unwrap();
+    let joining = outcome.formation.mean_bytes * outcome.formation.secs;
+    assert!(joining <= JOIN_BYTES_MAX, "{joining} bytes per peer");
+    let steady = outcome.steady.mean_bytes;
+    assert!(
+        steady <= 700.0,
+        "{steady} bytes per peer and second in peace"
+    );
+    let rate = outcome.churn.mean_bytes;
+    assert!(rate <= CHURN_BYTES_MAX, "{rate} bytes per peer and second");
+    let median = quantile(&outcome.convergence_secs, 0.5);
+    assert!(median <= 2.0, "half of the news take {median} s");
+    let worst = quantile(&outcome.convergence_secs, 1.0);
+    assert!(worst <= 20.0, "some news take {worst} s");
+    assert!(outcome.whole_after_secs <= 5.0 && outcome.healed_after_secs <= 15.0);
 }

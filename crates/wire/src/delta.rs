@@ -6,7 +6,7 @@
 //! 1 have      u8 complete; per entry: name, uid, version
 //! 2 entries   per entry: name, uid, version, u8 flags, [u16 short id],
 //!             whole:  u8 length, nickname;      count, connections
-//!             change: base version;             count, connections; count, names removed
+//!             change: base version, u32 check;  count, connections; count, names removed
 //! connection  name, u8 flags, address: 4 + 2 bytes, 16 + 2 bytes, or u8 length and text
 //! ```
 //!
@@ -92,6 +92,9 @@ pub enum EntryContent {
     Change {
         /// The earlier version.
         base: u64,
+        /// Hash over all connections of the present version: whoever gets another result has a
+        /// base that somebody forged.
+        check: u32,
         /// New or different.
         connections: Vec<ConnectionSummary>,
         /// Gone.
@@ -199,10 +202,12 @@ impl EntryNews {
             }
             EntryContent::Change {
                 base,
+                check,
                 connections,
                 removed,
             } => {
                 put_varint(out, *base);
+                out.extend(check.to_be_bytes());
                 put_connections(out, connections);
                 put_varint(out, removed.len() as u64);
                 removed.iter().for_each(|name| out.extend(name.to_bytes()));
@@ -225,6 +230,7 @@ impl EntryNews {
         } else {
             EntryContent::Change {
                 base: reader.varint()?,
+                check: u32::from_be_bytes(reader.array()?),
                 connections: reader.connections()?,
                 removed: reader.many(Reader::name)?,
             }
@@ -426,6 +432,7 @@ mod tests {
         };
         let change = EntryContent::Change {
             base: 299,
+            check: 0xfedc_ba98,
             connections: connections[..1].to_vec(),
             removed: vec![PeerName::from_u64(9)],
         };
@@ -458,12 +465,13 @@ mod tests {
     fn a_change_of_one_connection_takes_few_bytes() {
         let change = EntryContent::Change {
             base: 299,
+            check: 0xfedc_ba98,
             connections: vec![connection(1, "10.0.0.1:6783")],
             removed: Vec::new(),
         };
         assert_eq!(
             TopologyNews::Entries(vec![entry(change)]).encode().len(),
-            37
+            41
         );
     }
 

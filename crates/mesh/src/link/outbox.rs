@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use wire::PeerName;
 
+use crate::delta::Changes;
+
 /// Most bytes of payloads waiting on one link; the largest frame fits.
 pub(crate) const BYTES_MAX: usize = 16 << 20;
 /// Most payloads of one channel waiting on one link.
@@ -41,6 +43,8 @@ pub(crate) enum Item {
     State,
     /// Topology: what the table says about these at the time it is sent.
     Names(BTreeSet<PeerName>),
+    /// Topology for those who understand deltas: what became of these at the time it is sent.
+    Changes(Changes),
     /// These messages.
     Payloads(VecDeque<Arc<[u8]>>),
 }
@@ -54,6 +58,7 @@ impl Item {
         match self {
             Self::State => 0,
             Self::Names(names) => names.len() * OVERHEAD_BYTES,
+            Self::Changes(changes) => changes.len() * OVERHEAD_BYTES,
             Self::Payloads(payloads) => payloads.iter().map(|p| p.len() + OVERHEAD_BYTES).sum(),
         }
     }
@@ -62,6 +67,12 @@ impl Item {
         match (&mut *self, new) {
             (Self::State, _) => {}
             (Self::Names(names), Self::Names(more)) => names.extend(more),
+            (Self::Changes(changes), Self::Changes(more)) => {
+                for (name, base) in more {
+                    let merged = changes.get(&name).map_or(base, |old| old.meet(base));
+                    changes.insert(name, merged);
+                }
+            }
             (Self::Payloads(payloads), Self::Payloads(more)) => payloads.extend(more),
             (_, new) => *self = new,
         }
@@ -100,7 +111,7 @@ impl Outbox {
             kept = false;
             let lost = match &mut item {
                 Item::Payloads(payloads) => payloads.pop_front(),
-                Item::State | Item::Names(_) => None,
+                Item::State | Item::Names(_) | Item::Changes(_) => None,
             };
             if lost.is_none() {
                 return false;

@@ -12,13 +12,15 @@ use wire::quote::{printable, quote};
 use zeroize::Zeroizing;
 
 use super::duplicates::Survivor;
+use super::news::CAPABILITY;
 use super::{COLLECT_DELAY, Dial, Mesh, canonical_pair};
+use crate::gossip::TOPOLOGY;
 use crate::link::handshake::{Handshake, Introduction, Offer};
 use crate::link::outbox::{Item, Topic};
 use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
 use crate::maker::Ending;
 use crate::peers::{Adjacency, PEERS_MAX, peer_label};
-use crate::routes::{Edges, Routes};
+use crate::routes::has_established_route;
 use crate::{Connection, LinkId, MeshOutput};
 
 /// Most accepted links whose introduction is under way; the oldest makes room for the newest.
@@ -159,11 +161,11 @@ impl Mesh {
         {
             return;
         }
-        let adjacencies = &mut self.peers.change_own().adjacencies;
-        adjacencies
-            .get_mut(&remote)
-            .expect("was just seen")
-            .established = true;
+        let established = Adjacency {
+            established: true,
+            ..adjacency.expect("was just seen").clone()
+        };
+        self.peers.change_own().set_adjacency(remote, established);
         let conn = self.log_label(link);
         info!(%conn, "connection fully established");
         self.request_routes(now);
@@ -193,8 +195,9 @@ impl Mesh {
         let offer = self.offer(id, addresses.1);
         let mut handshake = Handshake::new(offer);
         let header = handshake.take_output();
-        self.links
-            .insert(id, Link::new(addresses, may_introduce, handshake, now));
+        let link = Link::new(addresses, may_introduce, handshake, now);
+        self.links_due = self.links_due.into_iter().chain([link.due()]).min();
+        self.links.insert(id, link);
         self.send(id, header);
     }
 
@@ -203,6 +206,7 @@ impl Mesh {
         let config = &self.config;
         let own = self.peers.own();
         let mut capabilities = config.weft_capabilities.clone();
+        capabilities.push(CAPABILITY.to_owned());
         capabilities.sort_unstable();
         let weft = WeftFeature {
             version: WEFT_FEATURE_VERSION,
@@ -302,6 +306,9 @@ impl Mesh {
         if is_new || is_restarted {
             self.queue_everything(id);
         }
+        if self.understands_news(id) {
+            self.greet(id, is_new || is_restarted);
+        }
         self.contest_short_id(now);
     }
 
@@ -375,7 +382,7 @@ impl Mesh {
             .expect("the caller has just used it");
         let adjacency = Adjacency::new(link.remote, id.is_outbound());
         self.maker.connection_created(id, link.remote);
-        self.peers.change_own().adjacencies.insert(name, adjacency);
+        self.peers.change_own().set_adjacency(name, adjacency);
         self.connections.insert(name, id);
         link.introduced_mut().expect("checked above").added = true;
         let connection = Box::new(self.describe(id));
@@ -427,14 +434,15 @@ impl Mesh {
         if self.timers.routes.is_none() {
             return self.routes.established.unicast().contains_key(&name);
         }
-        let present = Routes::calculate(&self.peers, Edges::EstablishedSymmetric);
-        present.unicast().contains_key(&name)
+        has_established_route(&self.peers, name)
     }
 
     /// Every channel's complete state for one link.
     fn queue_everything(&mut self, id: LinkId) {
         for channel in self.all_channels() {
-            self.queue(id, Topic::Neighbour(channel), Item::State);
+            if &*channel != TOPOLOGY || !self.understands_news(id) {
+                self.queue(id, Topic::Neighbour(channel), Item::State);
+            }
         }
     }
 
@@ -468,7 +476,7 @@ impl Mesh {
         self.peers.release(remote);
         if !introduced.added {
             // Its introduction may have left an entry nobody needs.
-            if self.peers.names().count() > PEERS_MAX {
+            if self.peers.len() > PEERS_MAX {
                 self.collect_garbage(now);
             }
             self.timers.collect.get_or_insert(now + COLLECT_DELAY);
@@ -480,7 +488,7 @@ impl Mesh {
             Some(id),
             "a connection is listed until it is dropped"
         );
-        self.peers.change_own().adjacencies.remove(&remote);
+        self.peers.change_own().remove_adjacency(remote);
         let conn = link.label();
         info!(%conn, "connection deleted");
         self.collect_garbage(now);

@@ -8,9 +8,11 @@ use tracing::{debug, info, warn};
 use wire::PeerName;
 use wire::message::{Message, MessageError, OverlayControl};
 
+use super::news::NEWS;
 use super::{COLLECT_DELAY, Mesh};
+use crate::delta::Changes;
 use crate::doubts::Teller;
-use crate::gossip::{TOPOLOGY, choose_neighbours};
+use crate::gossip::TOPOLOGY;
 use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Received};
 use crate::maker::Ending;
@@ -204,15 +206,13 @@ impl Mesh {
         if channel == TOPOLOGY {
             if self.merged_lately.has_seen(&payload) {
                 self.timers.collect.get_or_insert(now + COLLECT_DELAY);
-            } else if let Some(merged) = self.merge_topology(id, &payload, now)
-                && !merged.improved.is_empty()
+            } else if let Some((_, improved)) = self.merge_topology(id, &payload, now)
+                && !improved.is_empty()
             {
-                self.queue_subset(
-                    &channel.into(),
-                    Some(neighbour),
-                    &Item::Names(merged.improved),
-                );
+                self.pass_on(improved, Some(neighbour), now);
             }
+        } else if channel == NEWS && self.understands_news(id) {
+            self.receive_news(id, &payload, now);
         } else if self.channels.is_owned(&channel) {
             let delivery = Delivery::Neighbour(neighbour);
             self.outputs.push_back(MeshOutput::Gossip {
@@ -261,10 +261,10 @@ impl Mesh {
         if source == self.config.name {
             debug!(channel, "our own broadcast came back");
         } else if channel == TOPOLOGY {
-            if let Some(merged) = self.merge_topology(id, &payload, now)
-                && !merged.received.is_empty()
+            if let Some((received, _)) = self.merge_topology(id, &payload, now)
+                && !received.is_empty()
             {
-                self.queue_broadcast(&channel.into(), source, &Item::Names(merged.received));
+                self.queue_broadcast(&channel.into(), source, &Item::Names(received));
             }
         } else if self.channels.is_owned(&channel) {
             let delivery = Delivery::Broadcast(source);
@@ -280,13 +280,14 @@ impl Mesh {
         }
     }
 
-    /// Merges a topology payload; `None` if it was malformed, which ends the link.
+    /// Merges a topology payload: whom it described, and what of that was new. `None` if it was
+    /// malformed, which ends the link.
     fn merge_topology(
         &mut self,
         id: LinkId,
         payload: &[u8],
         now: Instant,
-    ) -> Option<crate::topology::Merged> {
+    ) -> Option<(BTreeSet<PeerName>, Changes)> {
         let update = match wire::topology::decode(payload) {
             Ok(update) => update,
             Err(error) => {
@@ -299,6 +300,7 @@ impl Mesh {
             name: features.name,
             uid: features.uid,
         };
+        let before = self.peers.bases(update.iter().map(|summary| summary.name));
         let merged = self.peers.merge_from(teller, &update, now);
         if merged.outran {
             self.schedule_announcement(now);
@@ -308,7 +310,9 @@ impl Mesh {
         }
         self.contest_short_id(now);
         self.timers.collect.get_or_insert(now + COLLECT_DELAY);
-        Some(merged)
+        let improved = merged.improved.into_iter();
+        let changes = improved.map(|name| (name, before.get(&name).copied().unwrap_or_default()));
+        Some((merged.received, changes.collect()))
     }
 
     /// Hands a unicast to the next hop, as it is.
@@ -334,7 +338,16 @@ impl Mesh {
         // Who goes on saying what we did not believe shall be heard again.
         self.merged_lately.clear();
         for channel in self.all_channels() {
-            self.queue_subset(&channel, None, &Item::State);
+            if &*channel != TOPOLOGY {
+                self.queue_subset(&channel, None, &Item::State);
+            }
+        }
+        for (_, link) in self.chosen_links() {
+            if self.understands_news(link) {
+                self.send_digest_of_all(link);
+            } else {
+                self.queue(link, Topic::Neighbour(TOPOLOGY.into()), Item::State);
+            }
         }
     }
 
@@ -343,7 +356,13 @@ impl Mesh {
         self.timers.announce = None;
         let mut names = std::mem::take(&mut self.announced);
         names.insert(self.config.name);
-        self.queue_subset(&TOPOLOGY.into(), None, &Item::Names(names));
+        for (_, link) in self.chosen_links() {
+            if !self.understands_news(link) {
+                let names = Item::Names(names.clone());
+                self.queue(link, Topic::Neighbour(TOPOLOGY.into()), names);
+            }
+        }
+        self.announce_change();
     }
 
     pub(super) fn all_channels(&self) -> Vec<Arc<str>> {
@@ -353,13 +372,7 @@ impl Mesh {
     }
 
     fn queue_subset(&mut self, channel: &Arc<str>, except: Option<PeerName>, item: &Item) {
-        self.gossip_unicast_routes();
-        let unicast = self
-            .routes
-            .gossip_unicast
-            .as_ref()
-            .expect("was just calculated");
-        for neighbour in choose_neighbours(unicast, except, &mut self.rng) {
+        for neighbour in self.chosen_neighbours(except) {
             if let Some(link) = self.connections.get(&neighbour).copied() {
                 self.queue(link, Topic::Neighbour(Arc::clone(channel)), item.clone());
             }
@@ -408,6 +421,7 @@ impl Mesh {
                     }
                 }
                 Item::Names(names) => self.send_topology(id, &topic, &names),
+                Item::Changes(changes) => self.send_changes(id, &topic, changes),
                 Item::State if &**topic.channel() == TOPOLOGY => {
                     let names = self.peers.names().collect();
                     self.send_topology(id, &topic, &names);
@@ -429,7 +443,7 @@ impl Mesh {
         }
     }
 
-    fn send_gossip(&mut self, id: LinkId, topic: &Topic, payload: &[u8]) {
+    pub(super) fn send_gossip(&mut self, id: LinkId, topic: &Topic, payload: &[u8]) {
         let (channel, payload) = (topic.channel().to_string(), payload.to_vec());
         let message = match *topic {
             Topic::Neighbour(_) => Message::GossipNeighbour {
