@@ -4,7 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, LinkId, MeshConfig, Password};
@@ -278,7 +278,7 @@ fn a_conversation_in_disorder_is_survived_and_the_next_one_works() {
                             accepted += 1;
                             let local = SocketAddr::from(([10, 0, 0, 1 + n as u8], 40_000));
                             let theirs = LinkId::inbound(accepted);
-                            if remote.ip() == [10, 0, 0, 2 - n as u8] {
+                            if remote.ip() == IpAddr::from([10, 0, 0, 2 - n as u8]) {
                                 far_ends.insert((n, link), theirs);
                                 far_ends.insert((1 - n, theirs), link);
                                 let (local, remote) = (remote, local);
