@@ -1,5 +1,6 @@
 //! Messages of a link and the frames that carry them.
 
+use wire::delta::TopologyNews;
 use wire::gob::StreamReader;
 use wire::message::{FrameReader, Message, MessageError, encode_frame, encode_frame_v1};
 
@@ -7,6 +8,7 @@ use wire::message::{FrameReader, Message, MessageError, encode_frame, encode_fra
 /// and a decoded message survives being encoded.
 pub fn run(bytes: &[u8]) {
     read_message(bytes);
+    read_news(bytes);
     let Some((&piece, stream)) = bytes.split_first() else {
         return;
     };
@@ -26,6 +28,13 @@ fn read_message(bytes: &[u8]) {
         }
         Err(MessageError::Blank) => assert!(bytes.is_empty()),
         Err(MessageError::Envelope(error)) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What peers that understand it say of the topology shortly.
+fn read_news(bytes: &[u8]) {
+    if let Ok(news) = TopologyNews::decode(bytes) {
+        assert_eq!(TopologyNews::decode(&news.encode()), Ok(news));
     }
 }
 

@@ -179,8 +179,12 @@ impl World {
         let Some(link) = self.remote(input)? else {
             return Ok(());
         };
-        let channel = "topology".to_owned();
-        let payload = topology::encode(&summaries(input)?);
+        let (channel, payload) = if input.ratio(2, 3)? {
+            ("topology", topology::encode(&summaries(input)?))
+        } else {
+            ("weft-topology", some_bytes(input)?.to_vec())
+        };
+        let channel = channel.to_owned();
         let source = peer_name(input)?;
         let message = if input.arbitrary()? {
             Message::GossipNeighbour {
@@ -365,6 +369,11 @@ fn announcement(input: &mut Unstructured<'_>) -> Result<Features> {
     announced.conn_id = input.arbitrary::<u8>()?.into();
     let odd: u8 = input.arbitrary()?;
     announced.trusted = odd & 1 != 0;
+    if odd & 0x80 == 0
+        && let Some(weft) = &mut announced.weft
+    {
+        weft.capabilities = vec!["delta".to_owned()];
+    }
     if odd & 0x1e == 2 {
         announced.overlays = None;
     }
