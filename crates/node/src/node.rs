@@ -135,7 +135,9 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
         self.mesh.handle_timeout(now);
-        self.overlay_mut().handle_timeout(now);
+        if self.overlay_due.is_some_and(|(at, _)| at <= now) {
+            self.overlay_mut().handle_timeout(now);
+        }
         self.settle();
     }
 

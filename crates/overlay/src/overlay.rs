@@ -1,7 +1,7 @@
 //! All connections' tunnels: one switch each, registered by the remote's name, because datagrams
 //! name their sender and nothing else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -100,6 +100,8 @@ struct Connection {
     protection: Protection,
     tunnel: TunnelId,
     switch: Switch,
+    /// When it wants to be called, as noted in the overlay's timetable.
+    due: Option<(Instant, &'static str)>,
 }
 
 /// Control half of all tunnels.
@@ -114,6 +116,8 @@ pub struct Overlay {
     connections: BTreeMap<ConnectionId, Connection>,
     registered: BTreeMap<PeerName, ConnectionId>,
     by_tunnel: BTreeMap<TunnelId, ConnectionId>,
+    /// What each connection is due for.
+    timetable: BTreeSet<(Instant, &'static str, ConnectionId)>,
     tunnels_made: u64,
     outputs: VecDeque<OverlayOutput>,
 }
@@ -126,6 +130,7 @@ impl Overlay {
         Self {
             kinds,
             connections: BTreeMap::new(),
+            timetable: BTreeSet::new(),
             registered: BTreeMap::new(),
             by_tunnel: BTreeMap::new(),
             tunnels_made: 0,
@@ -170,6 +175,7 @@ impl Overlay {
             protection: params.protection,
             tunnel,
             switch,
+            due: None,
         };
         self.registered.insert(params.remote, id);
         self.by_tunnel.insert(tunnel, id);
@@ -185,6 +191,9 @@ impl Overlay {
             return;
         };
         self.by_tunnel.remove(&connection.tunnel);
+        if let Some((at, why)) = connection.due {
+            self.timetable.remove(&(at, why, id));
+        }
         if self.registered.get(&connection.remote) == Some(&id) {
             self.registered.remove(&connection.remote);
             self.outputs.push_back(OverlayOutput::TunnelsChanged);
@@ -229,18 +238,8 @@ impl Overlay {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let is_due = |(_, connection): &(&ConnectionId, &Connection)| {
-            connection
-                .switch
-                .poll_timeout()
-                .is_some_and(|(at, _)| at <= now)
-        };
-        let due: Vec<_> = self
-            .connections
-            .iter()
-            .filter(is_due)
-            .map(|(id, _)| *id)
-            .collect();
+        let due = self.timetable.iter().take_while(|(at, ..)| *at <= now);
+        let due: BTreeSet<ConnectionId> = due.map(|(_, _, id)| *id).collect();
         for id in due {
             let connection = self.connections.get_mut(&id).expect("collected just now");
             connection.switch.handle_timeout(now);
@@ -250,10 +249,7 @@ impl Overlay {
 
     /// When [`Self::handle_timeout`] wants to be called, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.connections
-            .values()
-            .filter_map(|c| c.switch.poll_timeout())
-            .min()
+        self.timetable.first().map(|(at, why, _)| (*at, *why))
     }
 
     /// The next thing to do.
@@ -295,6 +291,7 @@ impl Overlay {
         remote.is_some_and(|remote| self.registered.get(&remote) == Some(&id))
     }
 
+    /// Follows what a connection's switch says, and notes when it wants to be called next.
     fn drain(&mut self, id: ConnectionId) {
         let registered = self.is_registered(id);
         let Some(connection) = self.connections.get_mut(&id) else {
@@ -319,6 +316,14 @@ impl Overlay {
                 },
             };
             self.outputs.push_back(output);
+        }
+        let due = connection.switch.poll_timeout();
+        let before = std::mem::replace(&mut connection.due, due);
+        if before != due {
+            if let Some((at, why)) = before {
+                self.timetable.remove(&(at, why, id));
+            }
+            self.timetable.extend(due.map(|(at, why)| (at, why, id)));
         }
     }
 }

@@ -48,7 +48,7 @@ fn a_quiet_mesh_sends_little() {
 }
 
 /// Peers of the mesh that is never left in peace.
-const CHURNED: usize = 60;
+const CHURNED: usize = 40;
 /// Bytes each of them may send per second: about twice what was measured.
 const CHURN_BYTES_MAX: f64 = 8_000.0;
 /// Bytes each may send until all have joined.
