@@ -1,3 +1,5 @@
+//! Tests of what neighbours tell each other about changes.
+
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
