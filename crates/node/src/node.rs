@@ -191,7 +191,8 @@ impl Node {
     pub fn excess(&self) -> Option<(&'static str, usize, usize)> {
         let excess = self.mesh.footprint().excess(&self.mesh.footprint_limits());
         let (tunnels, connections) = (self.links.len(), self.mesh.footprint().connections);
-        excess.or((tunnels > connections).then_some(("tunnels", tunnels, connections)))
+        let of_tunnels = || (tunnels > connections).then_some(("tunnels", tunnels, connections));
+        excess.or_else(of_tunnels)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {

@@ -51,14 +51,24 @@ impl<'w> Observer<'w> {
     ///
     /// The first thing that is not (yet) as it should be.
     pub fn check(&self) -> Result<Vec<Component>, Violation> {
-        self.connections_agree()?;
-        let components = self.components();
-        self.wanted_connections_exist(&components)?;
+        let components = self.check_connections()?;
         for component in &components {
             self.topologies_agree(component)?;
             self.routes_reach(component)?;
         }
         self.tunnels_work()?;
+        Ok(components)
+    }
+
+    /// Whether each router has the connections it should have; returns the components.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    pub fn check_connections(&self) -> Result<Vec<Component>, Violation> {
+        self.connections_agree()?;
+        let components = self.components();
+        self.wanted_connections_exist(&components)?;
         Ok(components)
     }
 
@@ -180,6 +190,9 @@ impl<'w> Observer<'w> {
                 .iter_mut()
                 .for_each(|peer| peer.connections.sort_by_key(|c| c.remote));
             peers.sort_by_key(|peer| peer.name);
+            if let Some(ghost) = peers.iter().find(|p| !self.sites.contains_key(&p.name)) {
+                return Err(format!("site {site} knows {}, which is nobody", ghost.name));
+            }
             let known: BTreeSet<_> = peers.iter().map(|peer| self.sites[&peer.name]).collect();
             if known != *component {
                 return Err(format!(
@@ -251,7 +264,9 @@ impl<'w> Observer<'w> {
             | Fault::Garble(..)
             | Fault::Ungarble(..)
             | Fault::Stranger(_)
-            | Fault::Forgery(_) => false,
+            | Fault::Forgery(_)
+            | Fault::Lie(_)
+            | Fault::LiarsLeave => false,
         });
         for (&site, status) in &self.statuses {
             for tunnel in &status.tunnels {

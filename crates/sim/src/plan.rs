@@ -150,6 +150,10 @@ pub enum Fault {
     Stranger(usize),
     /// Forged news of the data plane.
     Forgery(usize),
+    /// A peer that was let in tells a router lies about others.
+    Lie(usize),
+    /// Those peers leave for good.
+    LiarsLeave,
 }
 
 /// Treatment of datagrams, everywhere.
@@ -217,7 +221,9 @@ impl Plan {
         let peers = setting.peers.unwrap_or(drawn_peers).clamp(1, 250);
         let events = setting.events.unwrap_or(drawn_events);
         let mut sites = draw_sites(&mut rng, peers);
-        if setting.hostile && rng.random_bool(0.2) {
+        // Every other hostile history has liars and nothing worse, and its connections are judged.
+        let only_lies = setting.hostile && setting.seed.is_multiple_of(2);
+        if setting.hostile && !only_lies && rng.random_bool(0.2) {
             sites[peers - 1].name = sites[0].name;
         }
         let mut plan = Self {
@@ -226,10 +232,15 @@ impl Plan {
             calm_at: Duration::ZERO,
             delay_max: Duration::from_millis(*[1, 5, 40, 150].choose(&mut rng).expect("not empty")),
         };
-        if setting.hostile {
+        if only_lies {
+            plan.draw_lies(&mut rng);
+        } else if setting.hostile {
             plan.draw_attacks(&mut rng);
         }
         plan.draw_faults(&mut rng, events);
+        if only_lies {
+            plan.add(plan.calm_at, Fault::LiarsLeave);
+        }
         if rng.random_bool(0.1) {
             let limit = rng.random_range(2..6);
             plan.sites
@@ -329,6 +340,23 @@ impl Plan {
                 _ => self.add(at, Fault::Forgery(one)),
             }
         }
+    }
+
+    /// Lies at any time, told to one or two routers.
+    fn draw_lies(&mut self, rng: &mut StdRng) {
+        let count = self.sites.len();
+        let victims = [rng.random_range(0..count), rng.random_range(0..count)];
+        for _ in 0..rng.random_range(10..40) {
+            let at = Duration::from_millis(rng.random_range(0..60_000));
+            self.add(at, Fault::Lie(victims[rng.random_range(0..2)]));
+        }
+    }
+
+    /// Whether liars are all the ill will there is: once they are gone everybody is connected again.
+    pub fn has_only_lies(&self) -> bool {
+        self.faults
+            .iter()
+            .any(|(_, fault)| *fault == Fault::LiarsLeave)
     }
 
     /// Cuts every path between two halves.

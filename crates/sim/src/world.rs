@@ -23,6 +23,7 @@ use crate::host::{Host, Power, direct_peer};
 use crate::network::{Network, StreamId, Streams};
 use crate::plan::{Fault, Plan, Setting, Weather};
 use crate::queue::Queue;
+use hostile::Liar;
 
 /// Timer calls in a row that may leave a timer due: more is a busy loop.
 const TIMER_REPEATS_MAX: usize = 8;
@@ -108,6 +109,7 @@ pub struct World {
     base: Instant,
     now: Duration,
     hostile: bool,
+    liars: Vec<Liar>,
     trace: Option<fn(Duration, &str)>,
 }
 
@@ -131,6 +133,7 @@ impl World {
             base: base(),
             now: Duration::ZERO,
             hostile: setting.hostile,
+            liars: Vec::new(),
             trace,
         };
         for (site, host) in plan.sites.iter().enumerate() {
@@ -290,6 +293,8 @@ impl World {
             Fault::Ungarble(one, two) => self.network.ungarble(one, two),
             Fault::Stranger(site) => return self.stranger(site),
             Fault::Forgery(site) => return self.forgery(site),
+            Fault::Lie(site) => return self.lie(site),
+            Fault::LiarsLeave => return self.liars_leave(),
         }
         Ok(())
     }
@@ -392,7 +397,18 @@ impl World {
         self.steps += 1;
         self.drain(site)?;
         self.arm(site);
-        Ok(())
+        self.check_bounds(site)
+    }
+
+    /// Whatever happens to it, what a router keeps is bounded.
+    fn check_bounds(&self, site: usize) -> Result<(), Violation> {
+        let node = self.hosts[site].node.as_ref().filter(|_| self.hostile);
+        match node.and_then(node::Node::excess) {
+            None => Ok(()),
+            Some((what, count, limit)) => Err(format!(
+                "site {site} keeps {count} {what}, at most {limit} are allowed"
+            )),
+        }
     }
 
     fn arm(&mut self, site: usize) {
@@ -434,7 +450,12 @@ impl World {
                 self.hosts[site].persisted = Some(texts);
             }
             Output::Dial { link, remote } => self.dial(site, link, remote),
-            Output::Send { link, bytes } => self.send(site, link, &bytes)?,
+            Output::Send { link, bytes } => {
+                if !self.tell_liar(site, link, &bytes) {
+                    self.send(site, link, &bytes)?;
+                }
+            }
+            Output::Close { link } if self.close_on_liar(site, link) => {}
             Output::Close { link } => {
                 let run = self.hosts[site].run;
                 let (stream, end) = self.streams.find(site, run, link).unwrap_or((u64::MAX, 0));
