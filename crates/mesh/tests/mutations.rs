@@ -46,7 +46,7 @@ impl Subscriber for Reasons {
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
     fn event(&self, event: &Event<'_>) {
-        event.record(&mut Reasons);
+        event.record(&mut Self);
     }
     fn enter(&self, _: &Id) {}
     fn exit(&self, _: &Id) {}
