@@ -21,8 +21,10 @@ use crate::peers::Peer;
 
 /// Versions from here on cannot be reached by counting: a million changes per second for eight years.
 pub(crate) const PLAUSIBLE_VERSIONS: u64 = 1 << 48;
-/// We go past forged versions of our own entry only below this, so that there is room above us.
+/// We go past forged versions of our own entry by far only below this, so that there is room above.
 pub(crate) const OUTRUN_VERSIONS: u64 = 1 << 47;
+/// A lead somebody may have forged that we go past even so.
+const SMALL_LEAD: u64 = 1 << 20;
 /// How long a neighbour has to contradict what we hold about it.
 const PATIENCE_FIRST_HAND: Duration = Duration::from_secs(15);
 /// How long anybody else has to.
@@ -39,6 +41,12 @@ pub(crate) fn age(version: u64, uid: u64) -> (u8, u64, u64) {
         _ => 2,
     };
     (rank, version, uid)
+}
+
+/// Whether our entry may go past a version somebody forged.
+pub(crate) fn can_outrun(own: u64, forged: u64) -> bool {
+    let is_near = forged <= own.saturating_add(SMALL_LEAD);
+    forged < OUTRUN_VERSIONS || is_near && forged < PLAUSIBLE_VERSIONS - SMALL_LEAD
 }
 
 /// Who tells us about the topology.
@@ -69,6 +77,8 @@ pub(crate) struct Doubts {
 #[derive(Debug)]
 struct Refused {
     digest: u64,
+    /// From here on nothing is believed: no peer gets there by itself.
+    ceiling: Option<(u8, u64, u64)>,
     until: Instant,
 }
 
@@ -92,10 +102,26 @@ impl Doubts {
         self.contradicted_since.remove(&(name, Witness::Hearsay));
     }
 
-    /// An entry lost against a contradiction.
-    pub(crate) fn refuse(&mut self, name: PeerName, entry: &Peer, now: Instant) {
+    /// An entry lost against a contradiction of a smaller version.
+    pub(crate) fn refuse(&mut self, name: PeerName, entry: &Peer, winner: u64, now: Instant) {
         let (digest, until) = (digest(entry), now + REFUSED_FOR);
-        self.refused.insert(name, Refused { digest, until });
+        let is_out_of_reach =
+            entry.version >= OUTRUN_VERSIONS && entry.version > winner.saturating_add(SMALL_LEAD);
+        let reach = OUTRUN_VERSIONS.max(winner.saturating_add(SMALL_LEAD));
+        let found = is_out_of_reach.then(|| age(reach, 0));
+        let earlier = self
+            .refused
+            .get(&name)
+            .filter(|earlier| now < earlier.until);
+        // Several forgeries may be under way: all that is out of reach is refused.
+        let ceilings = [found, earlier.and_then(|earlier| earlier.ceiling)];
+        let ceiling = ceilings.into_iter().flatten().min();
+        let refused = Refused {
+            digest,
+            ceiling,
+            until,
+        };
+        self.refused.insert(name, refused);
     }
 
     /// Whether an entry is one that lost lately.
@@ -104,7 +130,10 @@ impl Doubts {
             .refused
             .get(&name)
             .filter(|refused| now < refused.until);
-        refused.is_some_and(|refused| refused.digest == digest(entry))
+        refused.is_some_and(|refused| {
+            let is_above = |ceiling| age(entry.version, entry.uid) >= ceiling;
+            refused.ceiling.is_some_and(is_above) || refused.digest == digest(entry)
+        })
     }
 
     /// A peer is gone.

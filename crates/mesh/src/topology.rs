@@ -10,7 +10,7 @@ use wire::PeerName;
 use wire::delta::KnownEntry;
 use wire::topology::PeerSummary;
 
-use crate::doubts::{OUTRUN_VERSIONS, Teller, Witness, age};
+use crate::doubts::{Teller, Witness, age, can_outrun};
 use crate::peers::{Peer, PeerTable, usable_short_id};
 
 /// Bytes of one topology message we aim to stay below; more peers than that go into several.
@@ -157,7 +157,7 @@ impl PeerTable {
             return false;
         }
         let known = self.get(name).cloned().expect("was there just now");
-        self.doubts().refuse(name, &known, now);
+        self.doubts().refuse(name, &known, summary.version, now);
         true
     }
 
@@ -182,7 +182,7 @@ impl PeerTable {
     pub(crate) fn outrun_known(&mut self, entry: &KnownEntry) -> bool {
         let own = self.own();
         let is_known = (entry.version, entry.uid) == (own.version, own.uid);
-        if is_known || entry.version < own.version || entry.version >= OUTRUN_VERSIONS {
+        if is_known || entry.version < own.version || !can_outrun(own.version, entry.version) {
             return false;
         }
         self.rise_above(entry.version);
@@ -214,7 +214,7 @@ impl PeerTable {
         let is_ours = summary.uid == own.uid;
         let is_past = summary.version < own.version
             || is_ours && summary.version == own.version && own.says(summary);
-        if is_past || summary.version >= OUTRUN_VERSIONS {
+        if is_past || !can_outrun(own.version, summary.version) {
             return false;
         }
         self.rise_above(summary.version);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wire::topology::{ConnectionSummary, decode};
 
 use super::*;
-use crate::doubts::PLAUSIBLE_VERSIONS;
+use crate::doubts::{OUTRUN_VERSIONS, PLAUSIBLE_VERSIONS};
 use crate::peers::{ADJACENCIES_MAX, PEERS_MAX};
 use crate::testing::{base, hex, name, names, number, vectors};
 
@@ -246,6 +246,30 @@ fn what_is_contradicted_for_minutes_gives_way_and_does_not_come_back() {
 fn base_plus(secs: u64) -> Instant {
     thread_local!(static BASE: Instant = base());
     BASE.with(|base| *base) + std::time::Duration::from_secs(secs)
+}
+
+#[test]
+fn several_forgeries_out_of_reach_do_not_take_turns() {
+    let him = PeerName::from_u64(5);
+    let mut table = table();
+    let real = [summary(him, 3, 7, &[8])];
+    let forged = |n: u64| {
+        [summary(
+            him,
+            PLAUSIBLE_VERSIONS - 1 - n % 3,
+            u64::MAX - n,
+            &[6],
+        )]
+    };
+    table.merge_from(SOMEBODY, &real, base_plus(0));
+    let mut believed = 0;
+    for secs in (1..880).step_by(5) {
+        let merged = table.merge_from(SOMEBODY, &forged(secs), base_plus(secs));
+        believed += merged.improved.len();
+        table.merge_from(SOMEBODY, &real, base_plus(secs + 1));
+    }
+    assert!(believed < 30, "{believed} times");
+    assert_eq!(table.get(him).unwrap().version, 3);
 }
 
 #[test]
