@@ -7,12 +7,19 @@
 mod functions;
 mod parse;
 
+use std::cell::Cell;
+
 use serde_json::Value;
 
 use parse::{Command, Node, Operand, Pipeline};
 
 /// Largest text a template may produce, bytes; nested ranges multiply.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Bytes one rendering may copy and make before they are output; without it a few words could double
+/// a text until memory is gone, or go round for ever without saying anything.
+const WORK_BYTES_MAX: usize = 128 << 20;
+/// What each step and each small value counts as, bytes.
+const STEP_BYTES: usize = 16;
 
 /// A parsed template.
 #[derive(Debug)]
@@ -43,6 +50,7 @@ impl Template {
         let mut run = Run {
             out: String::new(),
             variables: vec![("$".to_owned(), root.clone())],
+            work_left: Cell::new(WORK_BYTES_MAX),
         };
         run.nodes(&self.nodes, root)?;
         Ok(run.out)
@@ -53,11 +61,26 @@ impl Template {
 struct Run {
     out: String,
     variables: Vec<(String, Value)>,
+    work_left: Cell<usize>,
 }
 
 impl Run {
+    /// Counts work.
+    fn spend(&self, bytes: usize) -> Result<(), ExecError> {
+        let left = self.work_left.get().checked_sub(bytes);
+        let left = left.ok_or_else(|| ExecError("template does too much".to_owned()))?;
+        self.work_left.set(left);
+        Ok(())
+    }
+
+    /// Counts a value that was copied or made.
+    fn spend_on(&self, value: Option<&Value>) -> Result<(), ExecError> {
+        self.spend(value.map_or(0, weight))
+    }
+
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<(), ExecError> {
         for node in nodes {
+            self.spend(STEP_BYTES)?;
             self.node(node, dot)?;
             if self.out.len() > OUTPUT_BYTES_MAX {
                 return Err(ExecError("output too large".to_owned()));
@@ -150,6 +173,7 @@ impl Run {
             self.nodes(otherwise, dot)?;
         }
         for (key, item) in items {
+            self.spend(STEP_BYTES)?;
             match pipeline.variables.as_slice() {
                 [] => {}
                 [only] => self.variables.push((only.clone(), item.clone())),
@@ -168,6 +192,7 @@ impl Run {
     fn pipeline(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Option<Value>, ExecError> {
         let value = self.evaluate(pipeline, dot)?;
         if let [name] = pipeline.variables.as_slice() {
+            self.spend_on(value.as_ref())?;
             let stored = value.clone().unwrap_or(Value::Null);
             if pipeline.assigns {
                 match self
@@ -227,12 +252,20 @@ impl Run {
                 if let Some(value) = piped {
                     values.push(value.unwrap_or(Value::Null));
                 }
-                functions::call(name, &values).map(Some)
+                let made = functions::call(name, &values)?;
+                self.spend_on(Some(&made))?;
+                Ok(Some(made))
             }
         }
     }
 
     fn operand(&self, operand: &Operand, dot: &Value) -> Result<Option<Value>, ExecError> {
+        let value = self.resolve(operand, dot)?;
+        self.spend_on(value.as_ref())?;
+        Ok(value)
+    }
+
+    fn resolve(&self, operand: &Operand, dot: &Value) -> Result<Option<Value>, ExecError> {
         match operand {
             Operand::Literal(value) => Ok(Some(value.clone())),
             Operand::Path(path) => follow(dot, path),
@@ -250,6 +283,17 @@ impl Run {
             },
         }
     }
+}
+
+/// About how many bytes a value takes.
+fn weight(value: &Value) -> usize {
+    let inside = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(list) => list.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(key, v)| key.len() + weight(v)).sum(),
+    };
+    STEP_BYTES + inside
 }
 
 /// Follows field names. A missing key of a map has no value; a missing field of a struct is an error.

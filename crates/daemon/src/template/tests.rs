@@ -145,3 +145,23 @@ fn what_does_not_fit_the_value_is_an_execution_error() {
         assert!(parsed.render(&sample()).is_err(), "{template}");
     }
 }
+
+#[test]
+fn a_template_that_goes_round_for_ever_or_doubles_a_text_is_stopped() {
+    let open = "{{range $.Router.Peers}}".repeat(60);
+    let close = "{{end}}".repeat(60);
+    let doubling = format!(
+        "{{{{$x := \"0123456789\"}}}}{}",
+        "{{$x = print $x $x}}".repeat(60)
+    );
+    let copying = format!(
+        "{{{{$x := \"0123456789\"}}}}{}{}",
+        "{{$x = print $x $x}}".repeat(20),
+        "{{$y := $x}}".repeat(60)
+    );
+    for template in [format!("{open}{close}"), doubling, copying] {
+        let parsed = Template::parse(&template).expect("a template");
+        let error = parsed.render(&sample()).expect_err("stopped");
+        assert_eq!(error.to_string(), "template does too much");
+    }
+}
