@@ -219,7 +219,7 @@ impl World {
     fn tell_of_tunnel(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         let known = self.shell.table.tunnels.values().map(|tunnel| tunnel.id);
         let known = pick(input, known)?;
-        let tunnel = match known.filter(|_| input.len() % 8 != 0) {
+        let tunnel = match known.filter(|_| !input.len().is_multiple_of(8)) {
             Some(tunnel) => tunnel,
             None => TunnelId(input.arbitrary::<u8>()?.into()),
         };

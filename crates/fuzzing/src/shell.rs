@@ -24,6 +24,8 @@ const PEERS_MAX: usize = 4096;
 const ADJACENCIES_MAX: usize = 131_072;
 const NICKNAME_BYTES_MAX: usize = 255;
 const ADDRESS_BYTES_MAX: usize = 64;
+/// How much longer a text is shown than kept, at most: a control character becomes four.
+const ESCAPED: usize = 4;
 const SHORT_IDS: u16 = 4096;
 
 /// How the node under test is configured.
@@ -363,10 +365,13 @@ impl Shell {
         assert!(adjacencies <= ADJACENCIES_MAX + mesh.connections.len());
         for peer in &mesh.peers {
             assert!(!peer.name.is_unknown());
-            assert!(peer.nickname.len() <= NICKNAME_BYTES_MAX);
+            assert!(peer.nickname.len() <= ESCAPED * NICKNAME_BYTES_MAX);
+            assert!(!peer.nickname.contains(char::is_control));
             assert!(peer.short_id.is_none_or(|id| id < SHORT_IDS));
             for connection in &peer.connections {
-                assert!(connection.remote_address.len() <= ADDRESS_BYTES_MAX);
+                let address = &connection.remote_address;
+                assert!(address.len() <= ESCAPED * ADDRESS_BYTES_MAX);
+                assert!(!address.contains(char::is_control));
             }
             if peer.name == US {
                 let names: Vec<_> = peer.connections.iter().map(|c| c.remote).collect();
