@@ -141,7 +141,12 @@ impl Talk {
             Message::GossipNeighbour {
                 channel, payload, ..
             } if channel == wanted => Some(payload),
-            _ => None,
+            Message::Heartbeat
+            | Message::Overlay(_)
+            | Message::GossipNeighbour { .. }
+            | Message::GossipUnicast { .. }
+            | Message::GossipBroadcast { .. }
+            | Message::Unknown(_) => None,
         };
         frames[1..].iter().filter_map(payload).collect()
     }

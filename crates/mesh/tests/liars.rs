@@ -195,7 +195,7 @@ fn every_forged_version_of_every_peer_is_undone_though_the_liar_stays() {
             for uid in [None, Some(1), Some(u64::MAX)] {
                 let mut net = cluster(config, discovery, 2);
                 for victim in 0..HONEST {
-                    let uid = uid.unwrap_or(truth(&net, victim).uid);
+                    let uid = uid.unwrap_or_else(|| truth(&net, victim).uid);
                     lie(&mut net, &[entry(name(victim), uid, version, &[name(77)])]);
                 }
                 net.run(secs(1));

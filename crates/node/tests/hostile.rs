@@ -1,8 +1,6 @@
 //! Inputs in any order about anything: links that are unknown, closed or not open yet, tunnels that
 //! never were, bytes that mean nothing. Nothing of it is a panic, and what comes out is bounded.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
-
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -249,30 +247,27 @@ fn a_conversation_in_disorder_is_survived_and_the_next_one_works() {
                 _ if is_hostile && draw.below(12) == 0 => under_way.remove(at),
                 _ => under_way.remove(0),
             };
-            let input = match input {
-                Input::LinkBytes { link, mut bytes } if is_hostile && draw.below(6) == 0 => {
-                    let at = draw.below(bytes.len() as u64) as usize;
-                    match draw.below(3) {
-                        0 => bytes[at] ^= 1 << draw.below(8),
-                        1 => bytes.truncate(at),
-                        _ => under_way.push((
-                            n,
-                            Input::LinkBytes {
-                                link,
-                                bytes: bytes.clone(),
-                            },
-                        )),
+            let mut input = input;
+            if let Input::LinkBytes { link, bytes } = &mut input
+                && is_hostile
+                && draw.below(6) == 0
+            {
+                let at = draw.below(bytes.len() as u64) as usize;
+                match draw.below(3) {
+                    0 => bytes[at] ^= 1 << draw.below(8),
+                    1 => bytes.truncate(at),
+                    _ => {
+                        let (link, bytes) = (*link, bytes.clone());
+                        under_way.push((n, Input::LinkBytes { link, bytes }));
                     }
-                    Input::LinkBytes { link, bytes }
                 }
-                other => other,
-            };
+            }
             nodes[n].handle_input(input, now);
             if is_hostile && draw.below(10) == 0 {
                 nodes[n].handle_input(Input::Tunnel(draw.tunnel_event()), now);
             }
-            for n in 0..2 {
-                for output in drain(&mut nodes[n], OUTPUTS_MAX) {
+            for (n, node) in nodes.iter_mut().enumerate() {
+                for output in drain(node, OUTPUTS_MAX) {
                     match output {
                         Output::Dial { link, remote } => {
                             accepted += 1;

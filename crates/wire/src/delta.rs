@@ -392,8 +392,8 @@ mod tests {
         ConnectionSummary {
             remote: PeerName::from_u64(remote),
             remote_address: address.to_owned(),
-            outbound: remote % 2 == 0,
-            established: remote % 3 == 0,
+            outbound: remote.is_multiple_of(2),
+            established: remote.is_multiple_of(3),
         }
     }
 
