@@ -198,6 +198,124 @@ fn inputs_in_any_order_about_anything_are_survived() {
     }
 }
 
+/// Two nodes and what is under way between them.
+struct Pair {
+    nodes: [Node; 2],
+    far_ends: BTreeMap<(usize, LinkId), LinkId>,
+    under_way: Vec<(usize, Input)>,
+    accepted: u64,
+}
+
+impl Pair {
+    fn new(password: &str, now: Instant) -> Self {
+        let peer = DirectPeer {
+            text: "b".to_owned(),
+            ip: [10, 0, 0, 2].into(),
+            port: None,
+        };
+        let peers = vec![peer];
+        let command = Command::Connect {
+            peers,
+            replace: false,
+        };
+        let id = RequestId(1);
+        Self {
+            nodes: [node(1, password, now), node(2, password, now)],
+            far_ends: BTreeMap::new(),
+            under_way: vec![(0, Input::Command { id, command })],
+            accepted: 0,
+        }
+    }
+
+    /// What happens next, perhaps not in order and not as it was sent.
+    fn next(&mut self, draw: &mut Draw, is_hostile: bool) -> Option<(usize, Input)> {
+        let count = self.under_way.len();
+        if count == 0 {
+            return None;
+        }
+        let is_early = is_hostile && draw.below(12) == 0;
+        let at = if is_early {
+            draw.below(count as u64) as usize
+        } else {
+            0
+        };
+        let (n, mut input) = self.under_way.remove(at);
+        if let Input::LinkBytes { link, bytes } = &mut input
+            && is_hostile
+            && draw.below(6) == 0
+        {
+            let at = draw.below(bytes.len() as u64) as usize;
+            match draw.below(3) {
+                0 => bytes[at] ^= 1 << draw.below(8),
+                1 => bytes.truncate(at),
+                _ => {
+                    let (link, bytes) = (*link, bytes.clone());
+                    self.under_way.push((n, Input::LinkBytes { link, bytes }));
+                }
+            }
+        }
+        Some((n, input))
+    }
+
+    fn carry_all(&mut self) {
+        for n in [0, 1] {
+            for output in drain(&mut self.nodes[n], OUTPUTS_MAX) {
+                self.carry(n, output);
+            }
+        }
+    }
+
+    fn carry(&mut self, n: usize, output: Output) {
+        match output {
+            Output::Dial { link, remote } => self.dial(n, link, remote),
+            Output::Send { link, bytes } => {
+                if let Some(far) = self.far_ends.get(&(n, link)) {
+                    let input = Input::LinkBytes { link: *far, bytes };
+                    self.under_way.push((1 - n, input));
+                }
+                self.under_way.push((n, Input::LinkFlushed { link }));
+            }
+            Output::Close { link } => {
+                if let Some(far) = self.far_ends.get(&(n, link)) {
+                    let (link, error) = (*far, "EOF".to_owned());
+                    self.under_way
+                        .push((1 - n, Input::LinkClosed { link, error }));
+                }
+            }
+            Output::Persist(_) | Output::Program(_) | Output::Probe(_) | Output::Reply { .. } => {}
+        }
+    }
+
+    fn dial(&mut self, n: usize, link: LinkId, remote: SocketAddr) {
+        if remote.ip() != IpAddr::from([10, 0, 0, 2 - n as u8]) {
+            let error = "refused".to_owned();
+            return self.under_way.push((n, Input::DialFailed { link, error }));
+        }
+        self.accepted += 1;
+        let theirs = LinkId::inbound(self.accepted);
+        let near = SocketAddr::from(([10, 0, 0, 1 + n as u8], 40_000));
+        self.far_ends.insert((n, link), theirs);
+        self.far_ends.insert((1 - n, theirs), link);
+        let accepted = Input::LinkAccepted {
+            link: theirs,
+            local: remote,
+            remote: near,
+        };
+        self.under_way.push((1 - n, accepted));
+        let connected = Input::LinkConnected {
+            link,
+            local: near,
+            remote,
+        };
+        self.under_way.push((n, connected));
+    }
+
+    fn is_connected(&self, now: Instant) -> bool {
+        let mut nodes = self.nodes.iter();
+        nodes.all(|node| node.status(now).mesh.connections.len() == 1)
+    }
+}
+
 /// Two nodes that want to connect; what they say arrives cut, doubled, changed, late and after the
 /// end, and the data plane tells lies.
 #[test]
@@ -205,125 +323,29 @@ fn a_conversation_in_disorder_is_survived_and_the_next_one_works() {
     for seed in 0..60 {
         let mut draw = Draw(seed + 1000);
         let mut now = base();
-        let password = if seed % 2 == 0 { "" } else { "secret" };
-        let mut nodes = [node(1, password, now), node(2, password, now)];
-        let mut far_ends: BTreeMap<(usize, LinkId), LinkId> = BTreeMap::new();
-        let mut under_way: Vec<(usize, Input)> = Vec::new();
-        let mut accepted = 0;
-        let peer = DirectPeer {
-            text: "b".to_owned(),
-            ip: [10, 0, 0, 2].into(),
-            port: None,
-        };
-        let command = Command::Connect {
-            peers: vec![peer],
-            replace: false,
-        };
-        under_way.push((
-            0,
-            Input::Command {
-                id: RequestId(1),
-                command,
-            },
-        ));
-        let mut calm = 0;
+        let mut pair = Pair::new(if seed % 2 == 0 { "" } else { "secret" }, now);
+        let mut is_connected = false;
         for step in 0..3000 {
             let is_hostile = step < 1500;
-            let at = draw.below(under_way.len().max(1) as u64) as usize;
-            let (n, input) = match under_way.len() {
-                0 => {
+            match pair.next(&mut draw, is_hostile) {
+                Some((n, input)) => {
+                    pair.nodes[n].handle_input(input, now);
+                    if is_hostile && draw.below(10) == 0 {
+                        pair.nodes[n].handle_input(Input::Tunnel(draw.tunnel_event()), now);
+                    }
+                }
+                None => {
                     now += Duration::from_millis(300);
-                    nodes.iter_mut().for_each(|node| node.handle_timeout(now));
-                    calm += 1;
-                    (
-                        0,
-                        Input::Command {
-                            id: RequestId(2),
-                            command: Command::Status,
-                        },
-                    )
-                }
-                // Disorder: anything under way may be next.
-                _ if is_hostile && draw.below(12) == 0 => under_way.remove(at),
-                _ => under_way.remove(0),
-            };
-            let mut input = input;
-            if let Input::LinkBytes { link, bytes } = &mut input
-                && is_hostile
-                && draw.below(6) == 0
-            {
-                let at = draw.below(bytes.len() as u64) as usize;
-                match draw.below(3) {
-                    0 => bytes[at] ^= 1 << draw.below(8),
-                    1 => bytes.truncate(at),
-                    _ => {
-                        let (link, bytes) = (*link, bytes.clone());
-                        under_way.push((n, Input::LinkBytes { link, bytes }));
-                    }
+                    let nodes = pair.nodes.iter_mut();
+                    nodes.for_each(|node| node.handle_timeout(now));
                 }
             }
-            nodes[n].handle_input(input, now);
-            if is_hostile && draw.below(10) == 0 {
-                nodes[n].handle_input(Input::Tunnel(draw.tunnel_event()), now);
-            }
-            for (n, node) in nodes.iter_mut().enumerate() {
-                for output in drain(node, OUTPUTS_MAX) {
-                    match output {
-                        Output::Dial { link, remote } => {
-                            accepted += 1;
-                            let local = SocketAddr::from(([10, 0, 0, 1 + n as u8], 40_000));
-                            let theirs = LinkId::inbound(accepted);
-                            if remote.ip() == IpAddr::from([10, 0, 0, 2 - n as u8]) {
-                                far_ends.insert((n, link), theirs);
-                                far_ends.insert((1 - n, theirs), link);
-                                let (local, remote) = (remote, local);
-                                let input = Input::LinkAccepted {
-                                    link: theirs,
-                                    local,
-                                    remote,
-                                };
-                                under_way.push((1 - n, input));
-                                let (local, remote) = (remote, local);
-                                under_way.push((
-                                    n,
-                                    Input::LinkConnected {
-                                        link,
-                                        local,
-                                        remote,
-                                    },
-                                ));
-                            } else {
-                                let error = "refused".to_owned();
-                                under_way.push((n, Input::DialFailed { link, error }));
-                            }
-                        }
-                        Output::Send { link, bytes } => {
-                            if let Some(far) = far_ends.get(&(n, link)) {
-                                under_way.push((1 - n, Input::LinkBytes { link: *far, bytes }));
-                            }
-                            under_way.push((n, Input::LinkFlushed { link }));
-                        }
-                        Output::Close { link } => {
-                            if let Some(far) = far_ends.get(&(n, link)) {
-                                let error = "EOF".to_owned();
-                                under_way.push((1 - n, Input::LinkClosed { link: *far, error }));
-                            }
-                        }
-                        Output::Persist(_)
-                        | Output::Program(_)
-                        | Output::Probe(_)
-                        | Output::Reply { .. } => {}
-                    }
-                }
-            }
-            let both = nodes
-                .iter()
-                .all(|node| node.status(now).mesh.connections.len() == 1);
-            if !is_hostile && both {
-                calm = u32::MAX;
+            pair.carry_all();
+            is_connected = !is_hostile && pair.is_connected(now);
+            if is_connected {
                 break;
             }
         }
-        assert_eq!(calm, u32::MAX, "seed {seed}: they connect in the end");
+        assert!(is_connected, "seed {seed}: they connect in the end");
     }
 }
