@@ -9,6 +9,7 @@ mod config;
 mod delta;
 mod doubts;
 mod gossip;
+mod keys;
 mod link;
 mod maker;
 mod mesh;

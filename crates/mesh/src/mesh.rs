@@ -17,6 +17,7 @@ use tracing::info;
 use wire::PeerName;
 
 use crate::gossip::{Channels, GOSSIP_INTERVAL};
+use crate::keys::KeySource;
 use crate::link::{HEARTBEAT_INTERVAL, Link};
 use crate::maker::{Attempt, Ending, Maker};
 use crate::peers::PeerTable;
@@ -50,6 +51,7 @@ const JOINED_BYTES: usize = 64 << 10;
 pub struct Mesh {
     config: MeshConfig,
     rng: StdRng,
+    keys: KeySource,
     peers: PeerTable,
     merged_lately: MergedLately,
     encoded_lately: EncodedLately,
@@ -112,9 +114,11 @@ impl Mesh {
             !versions.is_empty() && (1..=2).contains(versions.end()),
             "versions are 1 and 2"
         );
-        let mut rng = StdRng::from_seed(seed);
-        let uid = rng.random_range(1..=u64::MAX);
-        let short_id = rng.random_range(0..SHORT_IDS);
+        let mut first = StdRng::from_seed(seed);
+        let uid = first.random_range(1..=u64::MAX);
+        let short_id = first.random_range(0..SHORT_IDS);
+        let keys = KeySource::seeded_by(&mut first);
+        let mut rng = StdRng::from_rng(&mut first);
         let peers = PeerTable::new(config.name, &config.nickname, uid, short_id);
         let routes = RouteTables {
             established: Routes::calculate(&peers, Edges::EstablishedSymmetric),
@@ -127,6 +131,7 @@ impl Mesh {
             merged_lately: MergedLately::new(rng.random()),
             encoded_lately: EncodedLately::default(),
             rng,
+            keys,
             peers,
             next_dial: 0,
             dials: BTreeMap::new(),

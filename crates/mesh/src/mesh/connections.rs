@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use tracing::{debug, info};
 use wire::PeerName;
 use wire::handshake::{Features, VersionRange, WeftFeature};
 use wire::message::Message;
 use wire::quote::{printable, quote};
-use zeroize::Zeroizing;
 
 use super::duplicates::Survivor;
 use super::news::CAPABILITY;
@@ -212,8 +211,7 @@ impl Mesh {
             version: WEFT_FEATURE_VERSION,
             capabilities,
         };
-        let mut key_seed = Zeroizing::new([0; 32]);
-        self.rng.fill_bytes(key_seed.as_mut());
+        let key_seed = self.keys.next_key();
         Offer {
             versions: VersionRange {
                 min: config.min_protocol_version,
