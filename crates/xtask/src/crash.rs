@@ -22,6 +22,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::demo::build_release;
+use crate::options::{Options, exit_code};
 use crate::setup;
 use crate::stage::{Outcome, Stage, run, wait_for};
 use crate::stopwatch::Stopwatch;
@@ -63,19 +64,14 @@ impl Plan {
             write: false,
             weft: None,
         };
-        let mut words = arguments.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-            let number = |text: &str| {
-                let number = text.parse::<u64>();
-                number.map_err(|error| format!("{word} {text}: {error}"))
-            };
-            match *word {
-                "--kills" => plan.kills = number(value()?)?.clamp(1, 100_000) as usize,
-                "--seed" => plan.seed = number(value()?)?,
+        let mut options = Options::of(arguments);
+        while let Some(name) = options.next_name() {
+            match name {
+                "--kills" => plan.kills = options.number()?.clamp(1, 100_000) as usize,
+                "--seed" => plan.seed = options.number()?,
                 "--write" => plan.write = true,
-                "--weft" => plan.weft = Some(PathBuf::from(value()?)),
-                other => return Err(format!("unknown argument {other}")),
+                "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
+                _ => return options.unknown(),
             }
         }
         Ok(plan)
@@ -84,14 +80,10 @@ impl Plan {
 
 /// Kills, watches, resets, and says what came of it.
 pub(crate) fn run_crash(arguments: &[&str]) -> ExitCode {
-    match Plan::read(arguments).and_then(|plan| crash(&plan)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            println!("the crash loop broke off: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(
+        "the crash loop broke off",
+        Plan::read(arguments).and_then(|plan| crash(&plan)),
+    )
 }
 
 fn crash(plan: &Plan) -> Outcome<bool> {

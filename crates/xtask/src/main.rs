@@ -6,6 +6,7 @@
 mod crash;
 mod demo;
 mod fuzz;
+mod options;
 mod race;
 mod setup;
 mod soak;

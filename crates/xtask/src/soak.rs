@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::crash::chance::Chance;
 use crate::crash::host::lay_switch;
 use crate::demo::build_release;
+use crate::options::{Options, exit_code};
 use crate::setup;
 use crate::stage::{Outcome, Stage, wait_for};
 use crate::stopwatch::Stopwatch;
@@ -72,22 +73,17 @@ impl Plan {
             write: false,
             weft: None,
         };
-        let mut words = arguments.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-            let number = |text: &str| {
-                let number = text.parse::<u64>();
-                number.map_err(|error| format!("{word} {text}: {error}"))
-            };
-            match *word {
+        let mut options = Options::of(arguments);
+        while let Some(name) = options.next_name() {
+            match name {
                 "--minutes" => {
-                    let minutes = number(value()?)?.clamp(3, 60 * 24 * 7);
+                    let minutes = options.number()?.clamp(3, 60 * 24 * 7);
                     plan.length = Duration::from_secs(minutes * 60);
                 }
-                "--seed" => plan.seed = number(value()?)?,
+                "--seed" => plan.seed = options.number()?,
                 "--write" => plan.write = true,
-                "--weft" => plan.weft = Some(PathBuf::from(value()?)),
-                other => return Err(format!("unknown argument {other}")),
+                "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
+                _ => return options.unknown(),
             }
         }
         Ok(plan)
@@ -96,14 +92,10 @@ impl Plan {
 
 /// Soaks, and says what came of it.
 pub(crate) fn run_soak(arguments: &[&str]) -> ExitCode {
-    match Plan::read(arguments).and_then(|plan| soak(&plan)) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            println!("the soak broke off: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(
+        "the soak broke off",
+        Plan::read(arguments).and_then(|plan| soak(&plan)),
+    )
 }
 
 fn soak(plan: &Plan) -> Outcome<bool> {

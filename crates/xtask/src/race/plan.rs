@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::network::Shape;
 use super::table::{Column, Ratio};
+use crate::options::Options;
 use crate::stage::Outcome;
 
 /// One kind of traffic, measured for every contestant.
@@ -55,23 +56,17 @@ impl Plan {
             weight: 1,
             weft: None,
         };
-        let mut words = arguments.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-            let number = |value: &str| -> Outcome<u64> {
-                value
-                    .parse()
-                    .map_err(|error| format!("{word} {value}: {error}"))
-            };
-            match *word {
-                "--rounds" => plan.rounds = number(value()?)?.clamp(1, 100) as usize,
-                "--seconds" => plan.seconds = number(value()?)?.clamp(1, 600),
-                "--weight" => plan.weight = number(value()?)?.clamp(1, WEIGHT_MAX),
+        let mut options = Options::of(arguments);
+        while let Some(name) = options.next_name() {
+            match name {
+                "--rounds" => plan.rounds = options.number()?.clamp(1, 100) as usize,
+                "--seconds" => plan.seconds = options.number()?.clamp(1, 600),
+                "--weight" => plan.weight = options.number()?.clamp(1, WEIGHT_MAX),
                 "--write" => plan.write = true,
                 "--check" => plan.check = true,
-                "--only" => plan.parts = Part::read(value()?)?,
-                "--weft" => plan.weft = Some(PathBuf::from(value()?)),
-                other => return Err(format!("unknown argument {other}")),
+                "--only" => plan.parts = Part::read(options.value()?)?,
+                "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
+                _ => return options.unknown(),
             }
         }
         Ok(plan)

@@ -15,6 +15,7 @@ use super::plan::{Contestant, WEIGHT_MAX};
 use super::samples::{Sample, Tally, Work};
 use super::{PACKETS, STAGE, contestants, document, guard};
 use crate::demo::build_release;
+use crate::options::Options;
 use crate::setup;
 use crate::stage::{Outcome, Stage, finish_started, run, start};
 
@@ -45,21 +46,15 @@ impl Plan {
             weight: 1,
             weft: None,
         };
-        let mut words = arguments.iter();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
-            let number = |value: &str| -> Outcome<u64> {
-                value
-                    .parse()
-                    .map_err(|error| format!("{word} {value}: {error}"))
-            };
-            match *word {
-                "--seconds" => plan.seconds = number(value()?)?.clamp(1, 600),
-                "--packets" => plan.packets = Some(number(value()?)?.clamp(1, 10_000_000)),
-                "--weight" => plan.weight = number(value()?)?.clamp(1, WEIGHT_MAX),
+        let mut options = Options::of(arguments);
+        while let Some(name) = options.next_name() {
+            match name {
+                "--seconds" => plan.seconds = options.number()?.clamp(1, 600),
+                "--packets" => plan.packets = Some(options.number()?.clamp(1, 10_000_000)),
+                "--weight" => plan.weight = options.number()?.clamp(1, WEIGHT_MAX),
                 "--write" => plan.write = true,
-                "--weft" => plan.weft = Some(PathBuf::from(value()?)),
-                other => return Err(format!("unknown argument {other}")),
+                "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
+                _ => return options.unknown(),
             }
         }
         Ok(plan)
