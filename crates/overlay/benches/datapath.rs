@@ -9,41 +9,15 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use support::{Buffers, Host, name};
+use support::{Buffers, Host, name, super_frame};
 use wire::ethernet::MacAddr;
 
 const SEGMENTS: usize = 44;
 const SEGMENT_BYTES: usize = 1362;
 
-/// A TCP super-frame with DF to address 3; checksums are left to the cutter.
-fn super_frame() -> (VnetHeader, Vec<u8>) {
-    let payload = SEGMENTS * SEGMENT_BYTES;
-    let mut frame = vec![2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0];
-    frame.extend(
-        u16::try_from(40 + payload)
-            .unwrap_or(u16::MAX)
-            .to_be_bytes(),
-    );
-    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 32, 0, 1, 10, 32, 0, 3]);
-    frame.extend([
-        0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0,
-    ]);
-    frame.resize(54 + payload, 0x5a);
-    let header = VnetHeader {
-        flags: NEEDS_CHECKSUM,
-        gso_type: 1,
-        header_bytes: 54,
-        segment_bytes: SEGMENT_BYTES as u16,
-        checksum_start: 34,
-        checksum_offset: 16,
-    };
-    (header, frame)
-}
-
 /// Sends the frame along the line `iterations` times; the time each host took.
 fn rounds(hosts: &mut [Host; 3], iterations: u64) -> [Duration; 3] {
-    let mut frames = vec![super_frame()];
+    let mut frames = vec![super_frame(SEGMENTS, SEGMENT_BYTES)];
     let mut buffers = [0; 3].map(|_| Buffers::new(false));
     let mut times = [Duration::ZERO; 3];
     let [one, two, three] = hosts;

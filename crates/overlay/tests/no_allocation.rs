@@ -13,8 +13,8 @@ mod support;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use support::{Buffers, Host, name};
+use overlay::segment::VnetHeader;
+use support::{Buffers, Host, name, super_frame};
 use wire::ethernet::MacAddr;
 
 thread_local! {
@@ -57,27 +57,6 @@ const SEGMENTS: usize = 44;
 const SEGMENT_BYTES: usize = 1348;
 const SMALL_BYTES: usize = 80;
 
-/// A TCP super-frame with DF to address 3; checksums are left to the cutter.
-fn super_frame() -> (VnetHeader, Vec<u8>) {
-    let payload = SEGMENTS * SEGMENT_BYTES;
-    let mut frame = vec![2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0];
-    frame.extend(((40 + payload) as u16).to_be_bytes());
-    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 32, 0, 1, 10, 32, 0, 3]);
-    frame.extend([
-        0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0,
-    ]);
-    frame.resize(54 + payload, 0x5a);
-    let header = VnetHeader {
-        flags: NEEDS_CHECKSUM,
-        gso_type: 1,
-        header_bytes: 54,
-        segment_bytes: SEGMENT_BYTES as u16,
-        checksum_start: 34,
-        checksum_offset: 16,
-    };
-    (header, frame)
-}
-
 /// A short frame of an unknown type.
 fn small_frame(destination: MacAddr) -> (VnetHeader, Vec<u8>) {
     let mut frame = destination.0.to_vec();
@@ -94,8 +73,8 @@ fn steady_state_allocates_nothing() {
         hosts[host].macs.write().unwrap().learn(far, name(3), 0);
     }
     let mut frames = vec![
-        super_frame(),
-        super_frame(),
+        super_frame(SEGMENTS, SEGMENT_BYTES),
+        super_frame(SEGMENTS, SEGMENT_BYTES),
         small_frame(MacAddr::BROADCAST),
     ];
     frames.extend((0..30).map(|_| small_frame(far)));

@@ -13,7 +13,7 @@ use overlay::forward::egress::Outlet;
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::mac::MacTable;
-use overlay::segment::VnetHeader;
+use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
 use overlay::table::{ForwardingTable, Tunnel, TunnelEvent, TunnelId};
 use wire::PeerName;
 use wire::sleeve::DatagramError;
@@ -196,4 +196,25 @@ fn tunnel(us: u64, other: u64) -> Tunnel {
 /// Where everybody is.
 pub(crate) fn address() -> SocketAddr {
     "192.0.2.1:6783".parse().expect("an address")
+}
+
+/// A TCP super-frame with DF from address 1 to address 3; checksums are left to the cutter.
+pub(crate) fn super_frame(segments: usize, segment_bytes: usize) -> (VnetHeader, Vec<u8>) {
+    let payload = segments * segment_bytes;
+    let mut frame = vec![2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0];
+    frame.extend(((40 + payload) as u16).to_be_bytes());
+    frame.extend([0, 1, 0x40, 0, 64, 6, 0, 0, 10, 32, 0, 1, 10, 32, 0, 3]);
+    frame.extend([
+        0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0,
+    ]);
+    frame.resize(54 + payload, 0x5a);
+    let header = VnetHeader {
+        flags: NEEDS_CHECKSUM,
+        gso_type: 1,
+        header_bytes: 54,
+        segment_bytes: segment_bytes as u16,
+        checksum_start: 34,
+        checksum_offset: 16,
+    };
+    (header, frame)
 }
