@@ -19,7 +19,7 @@ const OUTPUT_BYTES_MAX: usize = 64 << 20;
 /// a text until memory is gone, or go round for ever without saying anything.
 const WORK_BYTES_MAX: usize = 128 << 20;
 /// What each step and each small value counts as, bytes.
-const STEP_BYTES: usize = 16;
+const STEP_BYTES: usize = 64;
 
 /// A parsed template.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ impl RemoteAddress {
     /// From text, which is kept as it is.
     pub(crate) fn new(text: &str) -> Self {
         match text.parse::<SocketAddrV4>() {
-            Ok(address) if address.to_string() == text => Self::V4(address),
+            Ok(address) if is_canonical_port(text) => Self::V4(address),
             _ => Self::Text(text.into()),
         }
     }
@@ -39,6 +39,13 @@ impl RemoteAddress {
     }
 }
 
+/// Whether the port of a valid address is written without zeros in front. Only there the standard
+/// library takes more than one text for an address of IPv4.
+fn is_canonical_port(text: &str) -> bool {
+    let port = text.rsplit(':').next().unwrap_or_default();
+    port == "0" || !port.starts_with('0')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +58,8 @@ mod tests {
             ("[fd00::1]:6783", Some("[fd00::1]:6783")),
             ("010.0.0.1:80", None),
             ("10.0.0.1:080", Some("10.0.0.1:80")),
+            ("10.0.0.1:0", Some("10.0.0.1:0")),
+            ("10.0.0.1:00", Some("10.0.0.1:0")),
             ("somewhere", None),
             ("", None),
         ];
