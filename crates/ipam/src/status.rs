@@ -1,0 +1,84 @@
+//! What an operator sees of an allocator (spec/ipam.md 12).
+
+use wire::PeerName;
+
+use crate::address::{Cidr, Range, Subnet};
+
+/// A copy of the state, for status, report and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpamStatus {
+    /// The one line for `status`: `ready`, `idle`, `awaiting consensus (quorum: 2, known: 1)` ...
+    pub summary: String,
+    /// Everything that is managed.
+    pub universe: Subnet,
+    /// Where addresses are allocated by default.
+    pub default_subnet: Subnet,
+    /// Addresses in use here, inside the universe.
+    pub active: u64,
+    /// The ring by entry, ascending; `None` while there is none. A range that wraps is two entries.
+    pub entries: Option<Vec<EntryStatus>>,
+    /// The ring by owner: we first, then by name. Empty while there is no ring.
+    pub owners: Vec<OwnerStatus>,
+    /// The election, while it lasts.
+    pub election: Option<ElectionStatus>,
+    /// Claims that wait.
+    pub pending_claims: Vec<(String, Cidr)>,
+    /// Allocations that wait: who, and in which subnet.
+    pub pending_allocates: Vec<(String, Subnet)>,
+    /// Ranges nobody here may use because two peers say they own them.
+    pub contested: Vec<ContestStatus>,
+}
+
+/// One entry of the ring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntryStatus {
+    /// First address.
+    pub token: u32,
+    /// Addresses up to the next entry.
+    pub size: u32,
+    /// Owner.
+    pub peer: PeerName,
+    /// Its nickname, empty if never heard.
+    pub nickname: String,
+    /// Whether the mesh knows the owner.
+    pub is_known: bool,
+    /// Version of the entry.
+    pub version: u32,
+}
+
+/// What one peer owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerStatus {
+    /// Who.
+    pub peer: PeerName,
+    /// Its nickname, empty if never heard.
+    pub nickname: String,
+    /// Addresses owned.
+    pub addresses: u64,
+    /// Whether the mesh knows it; we know ourselves.
+    pub is_known: bool,
+}
+
+/// An election under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElectionStatus {
+    /// Whether we vote.
+    pub is_elector: bool,
+    /// Nodes heard of.
+    pub known_nodes: usize,
+    /// Votes needed; 0 until it was fixed.
+    pub quorum: usize,
+}
+
+/// A range two peers say they own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContestStatus {
+    /// The range.
+    pub range: Range,
+    /// The owner by our ring.
+    pub ours: PeerName,
+    /// The owner by the ring we were told.
+    pub theirs: PeerName,
+    /// Who told us.
+    pub teller: PeerName,
+}
