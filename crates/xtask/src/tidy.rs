@@ -23,11 +23,13 @@ const PURE: [&str; 8] = [
 const CORES: [&str; 4] = ["mesh", "ipam", "names", "policy"];
 
 /// Everything foreign a pure crate may link.
-const PURE_MAY_USE: [&str; 10] = [
+const PURE_MAY_USE: [&str; 12] = [
     "domain",
     "dryoc",
     "ipnet",
     "rand",
+    "serde",
+    "serde_json",
     "sha2",
     "thiserror",
     "tracing",
