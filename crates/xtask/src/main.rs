@@ -1,8 +1,9 @@
-//! Repository commands: `cargo xtask tidy|test|demo|race|crash|soak|fuzz`.
+//! Repository commands: `cargo xtask tidy|test|demo|race|allocations|crash|soak|fuzz`.
 //!
 //! Depends on the standard library alone, so that it builds in seconds on a fresh clone.
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
+mod allocations;
 mod crash;
 mod demo;
 mod fuzz;
@@ -31,6 +32,9 @@ usage: cargo xtask <command>
                        packets, many, relay. --check fails if a goal is missed; --write puts the
                        tables into docs/performance.md; --weft measures that binary; --weight N
                        gives the test N shares of a core beside others, if the machine is not quiet
+  allocations [--rounds N] [--count N] [--check] [--write] [--weft PATH]
+                       addresses given out per second to 32 clients and the wait of one, beside the original
+                       router if WEFT_PEER_WEAVER names its daemon
   crash [--kills N] [--seed N] [--write] [--weft PATH]
                        kills daemons at random moments under traffic, measures how they come back, and
                        looks for what reset leaves; --write records it in docs/reliability.md
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run_demo(false),
         ["demo", "--keep"] => demo::run_demo(true),
         ["demo", "--remove"] => demo::remove(),
+        ["allocations", plan @ ..] => allocations::run_allocations(plan),
         ["crash", plan @ ..] => crash::run_crash(plan),
         ["soak", plan @ ..] => soak::run_soak(plan),
         ["fuzz", plan @ ..] => fuzz::run_fuzz(plan),

@@ -1,8 +1,9 @@
 //! The programs that run inside the namespaces of `demo` and `race`: this tool started again.
 //!
 //! `receive` and `send` move bytes that both ends can check; `echo` and `pingpong` measure round trips;
-//! `datagrams` and `count` are many small UDP flows.
+//! `datagrams` and `count` are many small UDP flows; `allocations` asks a daemon for addresses.
 
+mod allocations;
 mod datagrams;
 
 use std::io::{Read, Write};
@@ -50,6 +51,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<String, String> {
                 time: Duration::from_millis(number(millis)?),
             };
             datagrams::send(address, load).map_err(|e| format!("datagrams to {address}: {e}"))
+        }
+        ["allocations", server, clients, count] => {
+            let (clients, count) = (number(clients)?.clamp(1, 256), number(count)?.max(1));
+            allocations::run(server, clients, count).map_err(|e| format!("{server}: {e}"))
         }
         _ => Err("unknown traffic".to_owned()),
     }
