@@ -26,6 +26,9 @@ use address::{Cidr, Range, Subnet};
 
 /// The gossip channel of address allocation (spec/ipam.md 9).
 pub const CHANNEL: &str = "IPallocation";
+/// The gossip channel of what only Wefts say to each other about allocation: votes on ranges of
+/// peers that are gone. Originals do not know it and pass it on untouched.
+pub const WEFT_CHANNEL: &str = "weft-ipam";
 /// Identifier of callers that do not say who they are: an address is then kept under its own text.
 pub const ANONYMOUS: &str = "_";
 /// How long a request waits before it is told why it is not served.
@@ -214,6 +217,15 @@ pub enum IpamOutput {
     },
     /// Broadcast our state on [`CHANNEL`], encoded when it is sent ([`Ipam::gossip_state`]).
     Broadcast,
+    /// Send to one peer on [`WEFT_CHANNEL`]; a failure need not be reported.
+    WeftUnicast {
+        /// Whom.
+        to: PeerName,
+        /// As `Ipam::handle_weft` takes it.
+        payload: Vec<u8>,
+    },
+    /// Broadcast on [`WEFT_CHANNEL`].
+    WeftBroadcast(Vec<u8>),
     /// Answer a request. Exactly one per ticket.
     Answer {
         /// Which.

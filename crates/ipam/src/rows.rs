@@ -8,3 +8,15 @@ pub struct Change {
     /// JSON to store; `None` removes the row.
     pub value: Option<Vec<u8>>,
 }
+
+/// The stored rows cannot be used. Nothing was discarded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "stored address data is damaged: row {row}: {reason}; 'weft reset' discards it and starts anew"
+)]
+pub struct RestoreError {
+    /// Name of the first row that is damaged.
+    pub row: String,
+    /// What is wrong with it.
+    pub reason: String,
+}

@@ -27,6 +27,10 @@ pub struct IpamStatus {
     pub pending_allocates: Vec<(String, Subnet)>,
     /// Ranges nobody here may use because two peers say they own them.
     pub contested: Vec<ContestStatus>,
+    /// Ranges a ring gave us that we do not use until their former owner agrees or is gone.
+    pub unconfirmed: Vec<Range>,
+    /// Addresses of running containers whose range was taken over while we were away.
+    pub displaced: Vec<DisplacedStatus>,
 }
 
 /// One entry of the ring.
@@ -81,4 +85,15 @@ pub struct ContestStatus {
     pub theirs: PeerName,
     /// Who told us.
     pub teller: PeerName,
+}
+
+/// An address used here whose range belongs to somebody else by now (we were taken over).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisplacedStatus {
+    /// Who uses it here.
+    pub ident: String,
+    /// The address.
+    pub cidr: Cidr,
+    /// `None` while its owner is asked to let us keep it; otherwise what it clashes with.
+    pub clash: Option<String>,
 }
