@@ -11,6 +11,7 @@ pub mod ethernet;
 pub mod gob;
 pub mod handshake;
 mod intake;
+pub mod ipam;
 pub mod message;
 pub mod name;
 pub mod quote;
