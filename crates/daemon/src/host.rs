@@ -216,10 +216,9 @@ impl Host {
     fn overlaps(&self, addresses: &[Cidr]) -> Result<Vec<String>, HostError> {
         let mut warnings = Vec::new();
         for cidr in addresses {
-            for route in linux::netlink::routes_overlapping(*cidr, &self.config.bridge)? {
+            for route in linux::routes_overlapping(*cidr, &self.config.bridge)? {
                 warnings.push(format!(
-                    "address {cidr} overlaps with existing route {} on host",
-                    route.destination
+                    "address {cidr} overlaps with existing route {route} on host"
                 ));
             }
         }

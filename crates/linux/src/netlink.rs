@@ -20,7 +20,7 @@ mod route;
 mod watch;
 
 pub use link::{Change, Link, LinkKind, VethConfig};
-pub use route::{Route, routes_overlapping};
+pub use route::Route;
 pub use watch::LinkWatch;
 
 /// A blocking routing netlink socket bound to one network namespace.

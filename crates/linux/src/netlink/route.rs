@@ -70,20 +70,6 @@ impl Netlink {
     }
 }
 
-/// The routes of this namespace that share addresses with `cidr`, default routes left out.
-///
-/// `except` names a link whose routes do not count: the bridge itself.
-pub fn routes_overlapping(cidr: Cidr, except: &str) -> Result<Vec<Route>, LinkError> {
-    let mut netlink = Netlink::open()?;
-    let own = netlink.link(except)?.map(|l| l.index);
-    let mut routes = netlink.routes()?;
-    routes.retain(|r| {
-        let is_own = own.is_some() && r.out_index == own;
-        !is_own && r.destination.prefix_len() > 0 && r.destination.overlaps(&cidr)
-    });
-    Ok(routes)
-}
-
 fn address(addr: IpAddr) -> RouteAddress {
     match addr {
         IpAddr::V4(a) => RouteAddress::Inet(a),
