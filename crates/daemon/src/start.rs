@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -111,15 +111,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let _accept = links::accept(sockets.mesh, link_events);
     let _names = peers.connect(handle.clone(), &store).await?;
 
-    let app = Arc::new(App {
-        driver: handle,
-        host: host_handle.clone(),
+    let app = Arc::new(App::new(
+        handle,
+        host_handle.clone(),
         datapath,
         docker,
-        ready: AtomicBool::new(false),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        port: mesh.port,
-    });
+        mesh.port,
+    ));
+    let _containers = app.watch_containers().await;
     let _servers: Vec<Task> = sockets
         .http
         .into_iter()
