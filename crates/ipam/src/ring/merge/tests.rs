@@ -1,0 +1,1 @@
+//! What a merge takes, leaves out and refuses.
