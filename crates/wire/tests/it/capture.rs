@@ -4,6 +4,7 @@
 use serde_json::Value as Json;
 use wire::PeerName;
 use wire::handshake::{Features, VersionRange, parse_header};
+use wire::ipam;
 use wire::message::Message;
 use wire::topology;
 
@@ -34,6 +35,9 @@ fn check_payload(id: &str, channel: &str, expect: &Json, payload: &[u8]) {
             "{id}: {value:?} is not {expected}"
         );
     }
+    if channel == "IPallocation" {
+        check_allocation(id, expect["kind"].is_null(), payload);
+    }
     if channel == "topology" {
         let peers = topology::decode(payload).unwrap();
         assert_eq!(peers.len() * 2, values.len(), "{id}");
@@ -43,6 +47,24 @@ fn check_payload(id: &str, channel: &str, expect: &Json, payload: &[u8]) {
             "{id}"
         );
     }
+}
+
+/// What is said of addresses reads and encodes to the same, but for the numbers of its types and
+/// the order of its maps.
+fn check_allocation(id: &str, is_state: bool, payload: &[u8]) {
+    let ours = if is_state {
+        let state = ipam::decode_state(payload).unwrap();
+        let ours = ipam::encode_state(&state);
+        assert_eq!(ipam::decode_state(&ours), Ok(state), "{id}");
+        ours
+    } else {
+        let unicast = ipam::Unicast::decode(payload).unwrap();
+        assert!(!matches!(unicast, ipam::Unicast::Unknown(_)), "{id}");
+        let ours = unicast.encode();
+        assert_eq!(ipam::Unicast::decode(&ours), Ok(unicast), "{id}");
+        ours
+    };
+    assert_eq!(ours.len(), payload.len(), "{id}");
 }
 
 fn check_message(vector: &Json) {

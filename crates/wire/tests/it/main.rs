@@ -7,6 +7,7 @@
 mod capture;
 mod gob;
 mod handshake;
+mod ipam;
 mod message;
 mod name;
 mod property;
