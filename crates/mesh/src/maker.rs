@@ -283,6 +283,16 @@ impl Maker {
         targets.filter(|address| !direct.contains(address)).count()
     }
 
+    /// Addresses the user gave, those left out that are never dialled again.
+    pub(crate) fn active_direct_count(&self) -> usize {
+        let given_up = |address: &SocketAddr| {
+            let target = self.targets.get(address);
+            target.is_some_and(|target| target.state == State::Waiting && target.due.is_none())
+        };
+        let direct = self.direct_addresses();
+        direct.iter().filter(|address| !given_up(address)).count()
+    }
+
     /// The targets status shows.
     pub(crate) fn status(&self, now: Instant) -> Vec<TargetStatus> {
         let shown = self.targets.iter().filter_map(|(address, target)| {

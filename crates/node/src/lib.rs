@@ -1,4 +1,5 @@
-//! One Weft peer: mesh and overlay composed into one state machine. Performs no I/O.
+//! One Weft peer: mesh, overlay and address allocation composed into one state machine. Performs no
+//! I/O.
 //!
 //! This file lists everything that can happen to a node ([`Input`]) and everything it may ask of its
 //! shell ([`Output`]); [`Node`] states the contract between them. The shell is `daemon` in
@@ -10,9 +11,13 @@ mod node;
 
 pub use node::{Config, Node};
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipam::rows::Change;
+use ipam::status::IpamStatus;
+use ipam::{Answer, ContainerEvent, Request};
 use mesh::status::MeshStatus;
 use mesh::{DirectPeer, LinkId};
 use overlay::table::{ForwardingTable, Probe, TunnelEvent};
@@ -97,6 +102,19 @@ pub enum Command {
     },
     /// A copy of the state.
     Status,
+    /// Something about addresses. The answer may come much later, or never be needed: see `Cancel`.
+    Ipam(Request),
+    /// Whoever asked this is gone. Not replied to itself; what it names is, at once.
+    Cancel(RequestId),
+    /// Something happened to a container.
+    Container {
+        /// Its id.
+        ident: String,
+        /// What.
+        event: ContainerEvent,
+    },
+    /// At start: the containers that run.
+    Running(BTreeSet<String>),
 }
 
 /// Answers to commands.
@@ -106,6 +124,10 @@ pub enum Reply {
     Done,
     /// Answer to `Command::Status`.
     Status(Box<NodeStatus>),
+    /// Answer to `Command::Ipam`.
+    Ipam(Answer),
+    /// Answer to `Command::Ipam` of a peer that allocates no addresses.
+    NoIpam,
 }
 
 /// What the shell must do, in order.
@@ -150,6 +172,8 @@ pub enum Output {
 pub enum Record {
     /// The direct peers, as typed.
     DirectPeers(Vec<String>),
+    /// Rows of address allocation; those of one record become durable together.
+    Rows(Vec<Change>),
 }
 
 /// A copy of a node's state for status, report and metrics.
@@ -159,6 +183,8 @@ pub struct NodeStatus {
     pub mesh: MeshStatus,
     /// The tunnel of each live connection.
     pub tunnels: Vec<TunnelStatus>,
+    /// Address allocation, if this peer takes part in it.
+    pub ipam: Option<IpamStatus>,
 }
 
 /// The overlay's view of one connection.

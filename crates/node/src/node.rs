@@ -1,15 +1,19 @@
-//! The composition: mesh outputs that concern tunnels go to the overlay, overlay outputs that
-//! concern links go to the mesh, and what is left is for the shell.
+//! The composition: mesh outputs that concern tunnels go to the overlay, those that concern addresses
+//! to the allocator, overlay outputs that concern links go to the mesh, and what is left is for the
+//! shell.
+
+mod allocation;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use allocation::Allocation;
+use ipam::Ipam;
 use mesh::{Connection, LinkId, Mesh, MeshConfig, MeshOutput, TrustedSubnet};
 use overlay::switch::TunnelKind;
 use overlay::table::{ForwardingTable, Probe};
 use overlay::{ConnectionId, ConnectionParams, Overlay, OverlayOutput, Protection};
-use tracing::debug;
 use wire::PeerName;
 
 use crate::{Command, Input, NodeStatus, Output, Record, Reply, RequestId, TunnelStatus};
@@ -20,19 +24,23 @@ pub struct Config {
     pub mesh: MeshConfig,
     /// Tunnel kinds in order of preference; empty means compatibility mode with everybody.
     pub tunnels: Vec<TunnelKind>,
+    /// Address allocation, as the shell restored it. Without, what others say about addresses is
+    /// only passed on.
+    pub ipam: Option<Ipam>,
 }
 
 impl Config {
-    /// The defaults around a mesh configuration: sleeve only.
+    /// The defaults around a mesh configuration: sleeve only, no address allocation.
     pub fn new(mesh: MeshConfig) -> Self {
         Self {
             mesh,
             tunnels: vec![TunnelKind::Sleeve],
+            ipam: None,
         }
     }
 }
 
-/// One Weft peer: mesh and overlay composed. Performs no I/O, reads no clock, draws no randomness
+/// One Weft peer: mesh, overlay and address allocation composed. Performs no I/O, reads no clock, draws no randomness
 /// but from its seed.
 ///
 /// # Contract
@@ -46,7 +54,11 @@ impl Config {
 /// - a `Program` is what the data plane forwards by before a `Probe` behind it is sent; at most one
 ///   `Program` comes out of one input, and only if something in it changed;
 /// - a `Close` discards what is queued on the link, and no later input may name the link;
-/// - a `Reply` comes after everything its command caused.
+/// - a `Reply` comes after everything its command caused. That to `Command::Ipam` may come out of any
+///   later input instead; exactly one comes.
+///
+/// All `Persist`s of one input come before everything else of it. So a shell may also handle several
+/// inputs first, then make all their `Persist`s durable at once, then do the other outputs in order.
 ///
 /// A `Dial` is answered by exactly one of `LinkConnected` and `DialFailed`, unless a `Close` came
 /// first. Inputs about links or tunnels that are gone are ignored. Time should not go backwards; if
@@ -56,6 +68,7 @@ impl Config {
 pub struct Node {
     mesh: Mesh,
     overlay: Overlay,
+    allocation: Option<Allocation>,
     us: PeerName,
     encrypts: bool,
     trusted_subnets: Vec<TrustedSubnet>,
@@ -85,13 +98,23 @@ impl Node {
     /// A peer without links. The seed feeds every random choice and key. The first output is a
     /// `Program` that knows nobody but us.
     pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
-        let Config { mut mesh, tunnels } = config;
-        mesh.overlays = Overlay::announced(&tunnels);
+        let Config {
+            mesh: mut mesh_config,
+            tunnels,
+            ipam,
+        } = config;
+        mesh_config.overlays = Overlay::announced(&tunnels);
+        let us = mesh_config.name;
+        let encrypts = mesh_config.password.is_some();
+        let trusted_subnets = mesh_config.trusted_subnets.clone();
+        let mut mesh = Mesh::new(mesh_config, seed, now);
+        let allocation = ipam.map(|ipam| Allocation::new(ipam, &mut mesh));
         let mut node = Self {
-            us: mesh.name,
-            encrypts: mesh.password.is_some(),
-            trusted_subnets: mesh.trusted_subnets.clone(),
-            mesh: Mesh::new(mesh, seed, now),
+            us,
+            encrypts,
+            trusted_subnets,
+            mesh,
+            allocation,
             overlay: Overlay::new(tunnels),
             links: BTreeMap::new(),
             routes: Routes::default(),
@@ -138,12 +161,16 @@ impl Node {
         if self.overlay_due.is_some_and(|(at, _)| at <= now) {
             self.overlay_mut().handle_timeout(now);
         }
+        if let Some(allocation) = &mut self.allocation {
+            allocation.handle_timeout(now);
+        }
         self.settle();
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let timeouts = [self.mesh.poll_timeout(), self.overlay_due];
+        let allocation = self.allocation.as_ref().and_then(Allocation::poll_timeout);
+        let timeouts = [self.mesh.poll_timeout(), self.overlay_due, allocation];
         timeouts.into_iter().flatten().min()
     }
 
@@ -179,7 +206,13 @@ impl Node {
         NodeStatus {
             mesh: self.mesh.status(now),
             tunnels: tunnels.collect(),
+            ipam: self.allocation.as_ref().map(Allocation::status),
         }
+    }
+
+    /// The address allocator, to be looked at.
+    pub fn ipam(&self) -> Option<&Ipam> {
+        self.allocation.as_ref().map(Allocation::ipam)
     }
 
     fn overlay_mut(&mut self) -> &mut Overlay {
@@ -192,7 +225,8 @@ impl Node {
         let excess = self.mesh.footprint().excess(&self.mesh.footprint_limits());
         let (tunnels, connections) = (self.links.len(), self.mesh.footprint().connections);
         let of_tunnels = || (tunnels > connections).then_some(("tunnels", tunnels, connections));
-        excess.or_else(of_tunnels)
+        let of_requests = || self.allocation.as_ref().and_then(Allocation::excess);
+        excess.or_else(of_tunnels).or_else(of_requests)
     }
 
     fn advance(&mut self, now: Instant) -> Instant {
@@ -204,27 +238,50 @@ impl Node {
         let reply = match command {
             Command::Connect { peers, replace } => {
                 self.mesh.connect(peers, replace, now);
-                Reply::Done
+                Some(Reply::Done)
             }
             Command::Forget { peers } => {
                 self.mesh.forget(&peers, now);
-                Reply::Done
+                Some(Reply::Done)
             }
-            Command::Status => Reply::Status(Box::new(self.status(now))),
+            Command::Status => Some(Reply::Status(Box::new(self.status(now)))),
+            Command::Ipam(request) => self.ask(id, request, now),
+            Command::Cancel(cancelled) => {
+                if let Some(allocation) = &mut self.allocation {
+                    allocation.cancel(cancelled, now);
+                }
+                None
+            }
+            Command::Container { ident, event } => {
+                if let Some(allocation) = &mut self.allocation {
+                    allocation.ipam_mut().handle_container(&ident, event, now);
+                }
+                Some(Reply::Done)
+            }
+            Command::Running(containers) => {
+                if let Some(allocation) = &mut self.allocation {
+                    allocation.ipam_mut().handle_running(containers, now);
+                }
+                Some(Reply::Done)
+            }
         };
         self.settle();
-        self.outputs.push_back(Output::Reply { id, reply });
+        let reply = reply.map(|reply| Output::Reply { id, reply });
+        self.outputs.extend(reply);
     }
 
     /// Lets the machines talk to each other until both are silent, then publishes what changed.
     fn settle(&mut self) {
         let mut persist_at = self.outputs.len();
         loop {
-            if let Some(output) = self.mesh.poll_output() {
+            // The allocator first: its state is gossiped only with all its rows on their way.
+            if let Some(output) = self.poll_allocation() {
+                self.follow_allocation(output, &mut persist_at);
+            } else if let Some(output) = self.mesh.poll_output() {
                 self.follow_mesh(output, &mut persist_at);
             } else if let Some(output) = self.overlay.poll_output() {
                 self.follow_overlay(output);
-            } else {
+            } else if !self.tell_allocation() {
                 break;
             }
         }
@@ -251,6 +308,9 @@ impl Node {
     /// `persist_at` is where the outputs of this input begin: a `Persist` goes in front of them.
     fn follow_mesh(&mut self, output: MeshOutput, persist_at: &mut usize) {
         let now = self.now;
+        if let Some(allocation) = &mut self.allocation {
+            allocation.watch(&output);
+        }
         match output {
             MeshOutput::Dial { link, remote } => {
                 self.outputs.push_back(Output::Dial { link, remote });
@@ -273,15 +333,29 @@ impl Node {
             // Only the fast datapath keys flows by short id.
             MeshOutput::ShortIdsChanged => {}
             MeshOutput::DirectPeersChanged(peers) => {
-                let persist = Output::Persist(Record::DirectPeers(peers));
-                self.outputs.insert(*persist_at, persist);
-                *persist_at += 1;
+                self.persist(Record::DirectPeers(peers), persist_at);
             }
-            // No channel is registered yet; the mesh relays what it does not own by itself.
-            MeshOutput::Gossip { channel, .. } | MeshOutput::ChannelStateWanted { channel } => {
-                debug!(channel, "gossip channel without an owner");
+            MeshOutput::Gossip {
+                channel,
+                delivery,
+                payload,
+                link: _,
+            } => self.receive_gossip(&channel, delivery, &payload),
+            MeshOutput::ChannelStateWanted { channel } => {
+                let state = match &self.allocation {
+                    Some(allocation) if channel == ipam::CHANNEL => {
+                        allocation.ipam().gossip_state()
+                    }
+                    Some(_) | None => None,
+                };
+                self.mesh.provide_channel_state(&channel, state, now);
             }
         }
+    }
+
+    fn persist(&mut self, record: Record, persist_at: &mut usize) {
+        self.outputs.insert(*persist_at, Output::Persist(record));
+        *persist_at += 1;
     }
 
     fn follow_overlay(&mut self, output: OverlayOutput) {

@@ -50,6 +50,16 @@ impl Mesh {
         self.peers.names()
     }
 
+    /// Everybody gossip can reach over the topology as it is, ourselves included, ascending.
+    pub fn reachable(&mut self) -> Vec<PeerName> {
+        self.gossip_unicast_routes().keys().copied().collect()
+    }
+
+    /// How many addresses the user asked for that are dialled or would be again (spec/ipam.md 4).
+    pub fn active_targets(&self) -> usize {
+        self.maker.active_direct_count()
+    }
+
     /// The nickname of a peer, if it is known.
     pub fn nickname(&self, peer: PeerName) -> Option<&str> {
         self.peers.get(peer).map(|peer| peer.nickname.as_str())
