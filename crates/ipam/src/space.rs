@@ -221,3 +221,6 @@ fn largest_aligned(range: Range) -> Range {
     }
     range
 }
+
+#[cfg(test)]
+mod tests;
