@@ -8,6 +8,7 @@
 //!
 //! The same seed always gives the same history; a failure names the command that repeats it.
 
+pub mod addresses;
 pub mod check;
 pub mod churn;
 pub mod forwarder;

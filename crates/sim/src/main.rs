@@ -2,6 +2,9 @@
 //! [--histories H] [--hostile] [--trace] [--log]`. One line of result; a failing seed comes with the command that
 //! repeats it.
 //!
+//! Or address allocators alone, which is much cheaper: `sim --addresses [--seed N] [--peers K] [--events E]
+//! [--without P,Q,...] [--histories H] [--shrink] [--trace] [--log]`.
+//!
 //! Or measures large meshes whose peers come and go: `sim --churn [--peers K,L,...] [--minutes M] [--seed N]
 //! [--delay-ms D] [--original] [--write]`.
 
@@ -13,6 +16,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sim::addresses;
 use sim::churn::Churn;
 use sim::plan::Setting;
 use sim::report::{self, Row};
@@ -21,6 +25,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 const USAGE: &str =
     "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace] [--log]
+       sim --addresses [--seed N] [--peers K] [--events E] [--without P,Q,...] [--histories H] [--shrink] [--trace] [--log]
        sim --churn [--peers K,L,...] [--minutes M] [--seed N] [--delay-ms D] [--original] [--write]";
 
 struct Args {
@@ -44,6 +49,9 @@ fn main() -> ExitCode {
     if args.next_if(|flag| flag == "--churn").is_some() {
         return measure(args);
     }
+    if args.next_if(|flag| flag == "--addresses").is_some() {
+        return addresses(args);
+    }
     let args = match parse(args) {
         Ok(args) => args,
         Err(error) => {
@@ -52,10 +60,7 @@ fn main() -> ExitCode {
         }
     };
     if args.log {
-        let log = tracing_subscriber::fmt()
-            .with_timer(VirtualClock)
-            .with_target(false);
-        log.with_writer(std::io::stderr).init();
+        print_log();
     }
     let trace: Option<sim::Trace> = args.trace.then_some(print_line);
     let (mut steps, mut virtual_time, mut slowest) = (0, Duration::ZERO, Duration::ZERO);
@@ -86,6 +91,90 @@ fn main() -> ExitCode {
         );
     }
     ExitCode::SUCCESS
+}
+
+/// Prints what peers log, to standard error.
+fn print_log() {
+    let log = tracing_subscriber::fmt()
+        .with_timer(VirtualClock)
+        .with_target(false);
+    log.with_writer(std::io::stderr).init();
+}
+
+/// `--addresses`: one history, or many on all cores.
+fn addresses(args: impl Iterator<Item = String>) -> ExitCode {
+    let args = match parse_addresses(args) {
+        Ok(args) => args,
+        Err(error) => {
+            eprintln!("sim: {error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.log {
+        print_log();
+    }
+    let start = stopwatch();
+    let outcome = if args.histories == 1 {
+        addresses::run(&args.setting, args.trace.then_some(print_line))
+    } else {
+        addresses::run_many(args.setting.seed, args.histories)
+    };
+    match outcome {
+        Ok(summary) => {
+            println!("ok in {:.1} s: {summary:?}", start().as_secs_f64());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("FAILED: {failure}");
+            if args.shrink {
+                println!("shorter: {}", addresses::shrink(failure));
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What `--addresses` is to do.
+struct AddressArgs {
+    setting: addresses::plan::Setting,
+    histories: u64,
+    shrink: bool,
+    trace: bool,
+    log: bool,
+}
+
+fn parse_addresses(mut args: impl Iterator<Item = String>) -> Result<AddressArgs, String> {
+    let mut parsed = AddressArgs {
+        setting: addresses::plan::Setting::default(),
+        histories: 1,
+        shrink: false,
+        trace: false,
+        log: false,
+    };
+    while let Some(flag) = args.next() {
+        match flag.as_str() {
+            "--shrink" => parsed.shrink = true,
+            "--trace" => parsed.trace = true,
+            "--log" => parsed.log = true,
+            "--seed" | "--histories" | "--peers" | "--events" | "--without" => {
+                let value = args
+                    .next()
+                    .ok_or_else(|| format!("{flag} needs a number"))?;
+                let numbers: Result<Vec<u64>, _> = value.split(',').map(str::parse).collect();
+                let numbers = numbers.map_err(|_| format!("{flag} {value}: not a number"))?;
+                let setting = &mut parsed.setting;
+                match flag.as_str() {
+                    "--seed" => setting.seed = numbers[0],
+                    "--histories" => parsed.histories = numbers[0],
+                    "--peers" => setting.peers = Some(numbers[0] as usize),
+                    "--events" => setting.events = Some(numbers[0] as usize),
+                    _ => setting.without = numbers.iter().map(|n| *n as usize).collect(),
+                }
+            }
+            _ => return Err(format!("unknown flag {flag}")),
+        }
+    }
+    Ok(parsed)
 }
 
 /// What `--churn` is to measure.

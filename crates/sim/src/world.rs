@@ -532,6 +532,11 @@ pub fn virtual_time() -> Duration {
     VIRTUAL_TIME.get()
 }
 
+/// Has log lines of this thread show a virtual time.
+pub(crate) fn set_virtual_time(now: Duration) {
+    VIRTUAL_TIME.set(now);
+}
+
 /// The address of the container at a site.
 pub fn mac(site: usize) -> MacAddr {
     let site = u8::try_from(site).expect("at most 250 sites");
