@@ -199,3 +199,6 @@ impl Paxos {
         (!peers.is_empty()).then_some(peers)
     }
 }
+
+#[cfg(test)]
+mod tests;
