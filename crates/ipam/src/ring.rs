@@ -17,7 +17,7 @@ use rand::{Rng, RngExt};
 use wire::PeerName;
 pub use wire::ipam::Entry;
 
-use crate::address::Range;
+use crate::address::{Range, merge_ranges};
 pub use merge::{Contest, Gain, Merged};
 
 /// Most entries a ring may grow to by what others say. Each address given to another peer by name
@@ -301,12 +301,17 @@ impl Ring {
     /// The same, but entries that begin in a `frozen` range stay as they are: we are about to lose
     /// them ([`Contest::is_lost`]), and a higher version would say otherwise.
     pub fn report_free_except(&mut self, frozen: &[Range], free_in: impl Fn(Range) -> u32) -> bool {
+        let frozen = merge_ranges(frozen.to_vec());
+        let is_frozen = |token: u32| {
+            let after = frozen.partition_point(|range| range.start <= token);
+            after > 0 && frozen[after - 1].contains(token)
+        };
         let below = self.below_first();
         let last = self.entries.len().saturating_sub(1);
         let mut changed = false;
         for index in 0..self.entries.len() {
             let Entry { token, peer, .. } = self.entries[index];
-            if peer != self.us || frozen.iter().any(|range| range.contains(token)) {
+            if peer != self.us || is_frozen(token) {
                 continue;
             }
             let mut free = free_in(Range::new(token, self.end_of(index)));
