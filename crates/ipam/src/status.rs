@@ -31,6 +31,8 @@ pub struct IpamStatus {
     pub unconfirmed: Vec<Range>,
     /// Addresses of running containers whose range was taken over while we were away.
     pub displaced: Vec<DisplacedStatus>,
+    /// Peers whose ring cannot be merged with ours at all, and why: other seeds, another range.
+    pub refused: Vec<(PeerName, String)>,
 }
 
 /// One entry of the ring.
