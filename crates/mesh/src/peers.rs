@@ -145,6 +145,21 @@ impl Peer {
             .eq(theirs)
     }
 
+    /// Whether an entry from gossip is this one.
+    pub(crate) fn is_as_told(&self, summary: &PeerSummary) -> bool {
+        let is_there = |told: &ConnectionSummary| {
+            self.adjacencies.get(&told.remote).is_some_and(|ours| {
+                (ours.outbound, ours.established) == (told.outbound, told.established)
+                    && ours.remote_address == RemoteAddress::new(&told.remote_address)
+            })
+        };
+        (self.uid, self.version) == (summary.uid, summary.version)
+            && self.short_id == usable_short_id(summary)
+            && self.nickname == summary.nickname
+            && self.adjacencies.len() == summary.connections.len()
+            && summary.connections.iter().all(is_there)
+    }
+
     /// The connections that fulfil a condition, in the form that travels.
     pub(crate) fn connections(
         &self,

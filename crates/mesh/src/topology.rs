@@ -27,46 +27,86 @@ pub(crate) struct Merged {
     pub(crate) improved: BTreeSet<PeerName>,
     /// Whether we outran an entry left over from an earlier run of ours.
     pub(crate) outran: bool,
+    /// Neighbours of whom we hold something else after it: they may say the same of themselves.
+    pub(crate) contested: Vec<PeerName>,
 }
 
 /// Payloads merged lately. A flood brings the same one from many neighbours; merging it again would
-/// change nothing.
+/// change nothing, unless it comes from somebody whose own word it is about itself.
 #[derive(Debug)]
 pub(crate) struct MergedLately {
     /// Makes the hashes unpredictable: nobody can make us take a new payload for an old one.
     secret: u64,
-    hashes: VecDeque<u64>,
+    payloads: VecDeque<MergedPayload>,
+}
+
+/// What a payload may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Novelty {
+    /// Anything.
+    New,
+    /// What we hold of the neighbour who sent it: others sent it before.
+    OwnWord,
+    /// Nothing.
+    None,
+}
+
+#[derive(Debug)]
+struct MergedPayload {
+    hash: u64,
+    /// Neighbours of whom it says something else than we hold, and who did not send it yet.
+    contested: Vec<PeerName>,
 }
 
 impl MergedLately {
     /// How many payloads are remembered.
     const MAX: usize = 256;
+    /// How many contested neighbours of each; others have to wait until it is forgotten.
+    const CONTESTED_MAX: usize = 64;
 
     /// A memory without payloads.
     pub(crate) fn new(secret: u64) -> Self {
         Self {
             secret,
-            hashes: VecDeque::new(),
+            payloads: VecDeque::new(),
         }
     }
 
-    /// Whether a payload was merged already; if not, it counts as such from now on.
-    pub(crate) fn has_seen(&mut self, payload: &[u8]) -> bool {
+    /// What a payload from a neighbour may change. It counts as merged from now on.
+    pub(crate) fn look_up(&mut self, payload: &[u8], teller: PeerName) -> Novelty {
+        let hash = self.hash(payload);
+        let Some(known) = self.payloads.iter_mut().find(|known| known.hash == hash) else {
+            self.payloads.truncate(Self::MAX - 1);
+            let contested = Vec::new();
+            self.payloads.push_front(MergedPayload { hash, contested });
+            return Novelty::New;
+        };
+        let Some(own) = known.contested.iter().position(|name| *name == teller) else {
+            return Novelty::None;
+        };
+        known.contested.swap_remove(own);
+        Novelty::OwnWord
+    }
+
+    /// Notes about whom the payload that was new last says something else than we hold, except the
+    /// neighbour who sent it.
+    pub(crate) fn contest(&mut self, mut contested: Vec<PeerName>) {
+        contested.truncate(Self::CONTESTED_MAX);
+        if let Some(newest) = self.payloads.front_mut() {
+            newest.contested = contested;
+        }
+    }
+
+    fn hash(&self, payload: &[u8]) -> u64 {
         let mut hasher = DefaultHasher::new();
         hasher.write_u64(self.secret);
         hasher.write(payload);
-        let hash = hasher.finish();
-        if self.hashes.contains(&hash) {
-            return true;
-        }
-        self.hashes.truncate(Self::MAX - 1);
-        self.hashes.push_front(hash);
-        false
+        hasher.finish()
     }
 
     /// Entries were dropped: what was merged before may be news again.
     pub(crate) fn clear(&mut self) {
-        self.hashes.clear();
+        self.payloads.clear();
     }
 }
 
@@ -115,8 +155,11 @@ impl PeerTable {
                 self.doubts().settle(summary.name);
                 merged.improved.insert(summary.name);
             }
-            if self.get(summary.name).is_some() {
+            if let Some(known) = self.get(summary.name) {
                 merged.received.insert(summary.name);
+                if known.is_held() && teller.name != summary.name && !known.is_as_told(summary) {
+                    merged.contested.push(summary.name);
+                }
             }
         }
         for name in &merged.improved {

@@ -188,6 +188,91 @@ fn the_honest_agree_again_once_the_liar_is_gone() {
     }
 }
 
+/// One mesh and two neighbours that do not understand deltas, the first named before the second.
+fn between_two() -> (Net, [Stranger; 2]) {
+    let mut net = Net::new(vec![config(0)]);
+    let neighbours = [1, 2].map(|n| {
+        let features = Features {
+            name: name(n),
+            conn_id: n as u64,
+            ..Stranger::features()
+        };
+        Stranger::introduce(&mut net, 0, &features)
+    });
+    (net, neighbours)
+}
+
+/// What an honest neighbour of [`between_two`] says of itself.
+fn honest(n: usize, version: u64) -> PeerSummary {
+    let nickname = format!("peer{n}");
+    let short_id = Some(10 + u16::try_from(n).unwrap());
+    PeerSummary {
+        nickname,
+        short_id,
+        ..entry(name(n), Stranger::features().uid, version, &[name(0)])
+    }
+}
+
+/// The version of a peer as the mesh of [`between_two`] has it.
+fn held_version(net: &Net, n: usize) -> u64 {
+    let peers = net.meshes[0].status(net.now).peers;
+    let found = peers.iter().find(|entry| entry.name == name(n));
+    found.unwrap().version
+}
+
+/// Peers that agree with one another gossip the same bytes. Those of the peer they are about count
+/// even if somebody else said them first.
+#[test]
+fn what_a_neighbour_says_of_itself_counts_though_others_said_the_same_before() {
+    let (mut net, [first, second]) = between_two();
+    first.gossip(
+        &mut net,
+        "topology",
+        encode(&[entry(name(2), 1, (1 << 48) - 1, &[])]),
+    );
+    assert_eq!(held_version(&net, 2), (1 << 48) - 1);
+    let whole = encode(&[honest(1, 5), honest(2, 5)]);
+    for _ in 0..3 {
+        first.gossip(&mut net, "topology", whole.clone());
+        second.gossip(&mut net, "topology", whole.clone());
+        for _ in 0..3 {
+            net.run(secs(10));
+            first.say(&mut net, &Message::Heartbeat);
+            second.say(&mut net, &Message::Heartbeat);
+        }
+    }
+    assert_eq!(held_version(&net, 2), 5);
+}
+
+/// The same for a version that was guessed before it came, and is never told again.
+#[test]
+fn a_guessed_version_gives_way_though_its_owner_speaks_after_others() {
+    let (mut net, [first, second]) = between_two();
+    let guessed = entry(name(2), Stranger::features().uid, 6, &[name(77)]);
+    first.gossip(&mut net, "topology", encode(&[guessed]));
+    first.gossip(&mut net, "topology", encode(&[honest(2, 6)]));
+    second.gossip(&mut net, "topology", encode(&[honest(2, 6)]));
+    let peers = net.meshes[0].status(net.now).peers;
+    assert!(peers.contains(&honest(2, 6)), "{peers:#?}");
+}
+
+/// Whoever still holds what lost does not bring it back, however late it speaks.
+#[test]
+fn an_entry_that_lost_stays_refused_for_as_long_as_somebody_tells_it() {
+    let (mut net, [first, second]) = between_two();
+    let forged = encode(&[entry(name(2), 1, (1 << 48) - 1, &[])]);
+    for n in 0..150 {
+        first.gossip(&mut net, "topology", forged.clone());
+        second.gossip(&mut net, "topology", encode(&[honest(2, 5)]));
+        for _ in 0..3 {
+            net.run(secs(10));
+            first.say(&mut net, &Message::Heartbeat);
+            second.say(&mut net, &Message::Heartbeat);
+        }
+        assert!(n < 3 || held_version(&net, 2) == 5, "in round {n}");
+    }
+}
+
 #[test]
 fn every_forged_version_of_every_peer_is_undone_though_the_liar_stays() {
     for discovery in [true, false] {

@@ -16,6 +16,7 @@ use crate::gossip::TOPOLOGY;
 use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Received};
 use crate::maker::Ending;
+use crate::topology::{Merged, Novelty};
 use crate::{Delivery, LinkId, MeshOutput};
 
 /// What to gossip on a channel.
@@ -204,12 +205,16 @@ impl Mesh {
             return;
         };
         if channel == TOPOLOGY {
-            if self.merged_lately.has_seen(&payload) {
+            let novelty = self.merged_lately.look_up(&payload, neighbour);
+            if novelty == Novelty::None {
                 self.timers.collect.get_or_insert(now + COLLECT_DELAY);
-            } else if let Some((_, improved)) = self.merge_topology(id, &payload, now)
-                && !improved.is_empty()
-            {
-                self.pass_on(improved, Some(neighbour), now);
+            } else if let Some((merged, improved)) = self.merge_topology(id, &payload, now) {
+                if novelty == Novelty::New {
+                    self.merged_lately.contest(merged.contested);
+                }
+                if !improved.is_empty() {
+                    self.pass_on(improved, Some(neighbour), now);
+                }
             }
         } else if channel == NEWS && self.understands_news(id) {
             self.receive_news(id, &payload, now);
@@ -261,10 +266,11 @@ impl Mesh {
         if source == self.config.name {
             debug!(channel, "our own broadcast came back");
         } else if channel == TOPOLOGY {
-            if let Some((received, _)) = self.merge_topology(id, &payload, now)
-                && !received.is_empty()
+            if let Some((merged, _)) = self.merge_topology(id, &payload, now)
+                && !merged.received.is_empty()
             {
-                self.queue_broadcast(&channel.into(), source, &Item::Names(received));
+                let received = Item::Names(merged.received);
+                self.queue_broadcast(&channel.into(), source, &received);
             }
         } else if self.channels.is_owned(&channel) {
             let delivery = Delivery::Broadcast(source);
@@ -280,14 +286,14 @@ impl Mesh {
         }
     }
 
-    /// Merges a topology payload: whom it described, and what of that was new. `None` if it was
-    /// malformed, which ends the link.
+    /// Merges a topology payload: what came of it, and what was before. `None` if it was malformed,
+    /// which ends the link.
     fn merge_topology(
         &mut self,
         id: LinkId,
         payload: &[u8],
         now: Instant,
-    ) -> Option<(BTreeSet<PeerName>, Changes)> {
+    ) -> Option<(Merged, Changes)> {
         let update = match wire::topology::decode(payload) {
             Ok(update) => update,
             Err(error) => {
@@ -310,9 +316,10 @@ impl Mesh {
         }
         self.contest_short_id(now);
         self.timers.collect.get_or_insert(now + COLLECT_DELAY);
-        let improved = merged.improved.into_iter();
-        let changes = improved.map(|name| (name, before.get(&name).copied().unwrap_or_default()));
-        Some((merged.received, changes.collect()))
+        let improved = merged.improved.iter();
+        let changes = improved.map(|name| (*name, before.get(name).copied().unwrap_or_default()));
+        let changes = changes.collect();
+        Some((merged, changes))
     }
 
     /// Hands a unicast to the next hop, as it is.

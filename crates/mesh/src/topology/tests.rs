@@ -419,14 +419,35 @@ fn a_large_topology_goes_in_several_messages_that_together_say_the_same() {
 #[test]
 fn a_payload_merged_lately_is_recognised_until_something_was_dropped() {
     let mut lately = MergedLately::new(1);
-    assert!(!lately.has_seen(b"one"));
-    assert!(lately.has_seen(b"one"));
+    let is_new = |lately: &mut MergedLately, payload: &[u8]| {
+        lately.look_up(payload, SOMEBODY.name) == Novelty::New
+    };
+    assert!(is_new(&mut lately, b"one"));
+    assert!(!is_new(&mut lately, b"one"));
     lately.clear();
-    assert!(!lately.has_seen(b"one"));
+    assert!(is_new(&mut lately, b"one"));
     for n in 0..1000_u32 {
-        assert!(!lately.has_seen(&n.to_be_bytes()));
+        assert!(is_new(&mut lately, &n.to_be_bytes()));
     }
-    assert!(!lately.has_seen(b"one"));
+    assert!(is_new(&mut lately, b"one"));
+}
+
+#[test]
+fn a_payload_is_merged_once_more_for_each_neighbour_it_contests() {
+    let mut lately = MergedLately::new(1);
+    let names: Vec<PeerName> = (1..=100).map(PeerName::from_u64).collect();
+    assert_eq!(lately.look_up(b"one", names[0]), Novelty::New);
+    lately.contest(names[1..].to_vec());
+    let novelties: Vec<Novelty> = names.iter().map(|n| lately.look_up(b"one", *n)).collect();
+    let own_words = novelties.iter().filter(|n| **n == Novelty::OwnWord).count();
+    assert_eq!(
+        (novelties[0], novelties[1]),
+        (Novelty::None, Novelty::OwnWord)
+    );
+    assert_eq!(own_words, MergedLately::CONTESTED_MAX);
+    for name in names {
+        assert_eq!(lately.look_up(b"one", name), Novelty::None);
+    }
 }
 
 #[test]
