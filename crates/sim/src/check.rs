@@ -51,24 +51,14 @@ impl<'w> Observer<'w> {
     ///
     /// The first thing that is not (yet) as it should be.
     pub fn check(&self) -> Result<Vec<Component>, Violation> {
-        let components = self.check_connections()?;
+        self.connections_agree()?;
+        let components = self.components();
+        self.wanted_connections_exist(&components)?;
         for component in &components {
             self.topologies_agree(component)?;
             self.routes_reach(component)?;
         }
         self.tunnels_work()?;
-        Ok(components)
-    }
-
-    /// Whether each router has the connections it should have; returns the components.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::check`].
-    pub fn check_connections(&self) -> Result<Vec<Component>, Violation> {
-        self.connections_agree()?;
-        let components = self.components();
-        self.wanted_connections_exist(&components)?;
         Ok(components)
     }
 

@@ -126,11 +126,7 @@ fn live(world: &mut World, plan: &Plan, setting: Setting) -> Result<Summary, Vio
     world.run_until(plan.calm_at)?;
     world.calm_down()?;
     let calm_at = world.now();
-    if plan.has_only_lies() {
-        let rest_after = reconnect(world, plan)?;
-        return Ok(summary(world, plan, rest_after));
-    }
-    if setting.hostile {
+    if setting.hostile && !plan.has_only_lies() {
         world.run_until(calm_at + OLD_FAULTS_SHOW)?;
         return Ok(summary(world, plan, Duration::ZERO));
     }
@@ -176,19 +172,6 @@ pub fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Vi
         match outcome {
             Ok(components) => return Ok(components),
             Err(violation) if world.now() >= deadline => return Err(violation),
-            Err(_) => {}
-        }
-    }
-}
-
-/// Lets time pass until all connections are there that should be, whatever was said about them.
-fn reconnect(world: &mut World, plan: &Plan) -> Result<Duration, Violation> {
-    let calm_at = world.now();
-    loop {
-        world.run_until(world.now() + LOOK_EVERY)?;
-        match Observer::new(world, plan).check_connections() {
-            Ok(_) => return Ok(world.now() - calm_at),
-            Err(violation) if world.now() >= calm_at + REST_MAX => return Err(violation),
             Err(_) => {}
         }
     }

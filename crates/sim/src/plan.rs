@@ -31,7 +31,8 @@ pub struct Setting {
     /// Number of faults; drawn from 0 to 12 if absent.
     pub events: Option<usize>,
     /// Whether some of what happens is ill will: bytes changed on the way, strangers, forged news,
-    /// two peers of one name. Then only the rules for each step are judged, not the end.
+    /// two peers of one name. Then only the rules for each step are judged, not the end; but where liars
+    /// are all there is, the end is judged too.
     pub hostile: bool,
 }
 
@@ -221,7 +222,7 @@ impl Plan {
         let peers = setting.peers.unwrap_or(drawn_peers).clamp(1, 250);
         let events = setting.events.unwrap_or(drawn_events);
         let mut sites = draw_sites(&mut rng, peers);
-        // Every other hostile history has liars and nothing worse, and its connections are judged.
+        // Every other hostile history has liars and nothing worse, and its end is judged.
         let only_lies = setting.hostile && setting.seed.is_multiple_of(2);
         if setting.hostile && !only_lies && rng.random_bool(0.2) {
             sites[peers - 1].name = sites[0].name;
@@ -352,7 +353,7 @@ impl Plan {
         }
     }
 
-    /// Whether liars are all the ill will there is: once they are gone everybody is connected again.
+    /// Whether liars are all the ill will there is: once they are gone all comes to rest as ever.
     pub fn has_only_lies(&self) -> bool {
         self.faults
             .iter()
