@@ -3,8 +3,13 @@
 //! Format: spec/cli-api.md 6. Empty lists are `null` except `TrustedSubnets`; sections of
 //! components that are off are absent.
 
+mod allocation;
+
 use std::collections::BTreeMap;
 
+pub use allocation::{
+    ClaimedCidr, Contest, Displaced, Ipam, Paxos, PendingClaim, RingEntry,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Top level of the report.
@@ -19,6 +24,9 @@ pub struct Report {
     pub version_check: VersionCheck,
     /// The mesh and the data plane.
     pub router: Router,
+    /// Address allocation; absent when it is off.
+    #[serde(rename = "IPAM", default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<Ipam>,
 }
 
 /// State of the version check. Weft never checks.

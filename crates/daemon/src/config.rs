@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use ipam::Init;
+use ipam::address::Subnet;
 use mesh::{Password, TrustedSubnet};
 use wire::PeerName;
 
@@ -24,6 +27,8 @@ pub struct Config {
     pub host: HostOptions,
     /// Listeners for people and programs.
     pub http: HttpOptions,
+    /// Address allocation, unless it is off.
+    pub ipam: Option<IpamOptions>,
     /// The command line as a log line may show it: without secrets.
     pub shown_options: String,
 }
@@ -54,6 +59,19 @@ pub struct MeshOptions {
     pub resume: bool,
     /// Peers to connect to.
     pub peers: Vec<String>,
+}
+
+/// Options of address allocation.
+#[derive(Debug, Clone)]
+pub struct IpamOptions {
+    /// Everything that is managed.
+    pub universe: Subnet,
+    /// Where addresses are allocated when no subnet is asked for.
+    pub default_subnet: Subnet,
+    /// How the ring comes into being.
+    pub init: Init,
+    /// After which absence the ranges of a peer may be taken over by vote.
+    pub reclaim_after: Option<Duration>,
 }
 
 /// Options of this host.

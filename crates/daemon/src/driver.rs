@@ -2,14 +2,20 @@
 //!
 //! Inputs come over bounded channels from links, data plane and requests; time comes from `clock`.
 //! Nothing else touches the node.
+//!
+//! A turn takes everything that waits, then makes what the node wants kept durable in one
+//! transaction, then does the rest of what it says, in order. So many clients that ask for addresses
+//! at once share one wait for the disk.
 
-use std::collections::BTreeMap;
+mod handle;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mesh::LinkId;
-use node::{Command, Input, Node, NodeStatus, Output, Record, Reply, RequestId};
+use node::{Command, Input, Node, Output, Record, Reply, RequestId};
 use overlay::table::TunnelEvent;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,50 +23,16 @@ use crate::clock;
 use crate::datapath::Datapath;
 use crate::links::{LinkEvent, Links};
 use crate::store::{Store, StoreError};
+use handle::{Request, Shared};
+
+pub use handle::{Handle, IpamError, Stopped};
 
 /// Name of the record with the direct peers.
 pub const DIRECT_PEERS: &str = "direct_peers";
-/// Requests waiting for the driver.
-const REQUESTS_MAX: usize = 64;
-/// Inputs handled before the loop looks at its channels again.
+/// Requests waiting for the driver, and most it takes in one turn.
+const REQUESTS_MAX: usize = 256;
+/// Link and tunnel events handled in one turn.
 const EVENTS_PER_TURN: usize = 64;
-
-/// A request and where its answer goes.
-struct Request {
-    command: Command,
-    reply: oneshot::Sender<Reply>,
-}
-
-/// Asks the driver; cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    requests: mpsc::Sender<Request>,
-}
-
-/// The driver is gone: the daemon is stopping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the daemon is stopping")]
-pub struct Stopped;
-
-impl Handle {
-    /// Has the node carry out a command.
-    pub async fn call(&self, command: Command) -> Result<Reply, Stopped> {
-        let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(Request { command, reply })
-            .await
-            .map_err(|_| Stopped)?;
-        answer.await.map_err(|_| Stopped)
-    }
-
-    /// A copy of the node's state.
-    pub async fn status(&self) -> Result<NodeStatus, Stopped> {
-        match self.call(Command::Status).await? {
-            Reply::Status(status) => Ok(*status),
-            Reply::Done => Err(Stopped),
-        }
-    }
-}
 
 /// Owns the node and everything it acts through.
 pub struct Driver {
@@ -70,9 +42,13 @@ pub struct Driver {
     datapath: Arc<Datapath>,
     tunnel_events: mpsc::Receiver<TunnelEvent>,
     requests: mpsc::Receiver<Request>,
+    shared: Arc<Shared>,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
-    next_request: u64,
     store: Arc<Store>,
+    /// What the node said in this turn and is not done yet.
+    outputs: Vec<Output>,
+    /// Links that something in `outputs` is to be sent on.
+    unsent: BTreeSet<LinkId>,
 }
 
 /// What woke the loop.
@@ -80,6 +56,7 @@ enum Wake {
     Link(LinkEvent),
     Tunnel(TunnelEvent),
     Request(Request),
+    Cancelled,
     Timeout,
     Closed,
 }
@@ -95,6 +72,7 @@ impl Driver {
     ) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (links, link_events) = links;
+        let handle = Handle::new(sender);
         let driver = Self {
             node,
             links,
@@ -102,35 +80,42 @@ impl Driver {
             datapath,
             tunnel_events,
             requests,
+            shared: handle.shared(),
             replies: BTreeMap::new(),
-            next_request: 0,
             store,
+            outputs: Vec::new(),
+            unsent: BTreeSet::new(),
         };
-        (driver, Handle { requests: sender })
+        (driver, handle)
     }
 
     /// Runs until state cannot be written or a channel is closed. Dropping it closes all links.
+    /// Whoever still waits for a reply is told why there is none.
     pub async fn run(mut self) -> Result<(), StoreError> {
-        self.drain()?;
+        let result = self.turn_for_ever().await;
+        if let Err(error) = &result {
+            self.shared.stop(&error.to_string());
+        }
+        result
+    }
+
+    async fn turn_for_ever(&mut self) -> Result<(), StoreError> {
+        self.collect();
+        self.carry_out()?;
         loop {
             match self.wait().await {
-                Wake::Link(event) => {
-                    self.handle_link(event)?;
-                    for _ in 1..EVENTS_PER_TURN {
-                        let Ok(event) = self.link_events.try_recv() else {
-                            break;
-                        };
-                        self.handle_link(event)?;
-                    }
-                }
-                Wake::Tunnel(event) => self.feed(Input::Tunnel(event))?,
-                Wake::Request(request) => self.handle_request(request)?,
+                Wake::Link(event) => self.handle_link(event),
+                Wake::Tunnel(event) => self.feed(Input::Tunnel(event)),
+                Wake::Request(request) => self.handle_request(request),
+                Wake::Cancelled => {}
                 Wake::Timeout => {
                     self.node.handle_timeout(clock::now());
-                    self.drain()?;
+                    self.collect();
                 }
                 Wake::Closed => return Ok(()),
             }
+            self.take_what_waits();
+            self.carry_out()?;
         }
     }
 
@@ -140,26 +125,51 @@ impl Driver {
             event = self.link_events.recv() => event.map_or(Wake::Closed, Wake::Link),
             event = self.tunnel_events.recv() => event.map_or(Wake::Closed, Wake::Tunnel),
             request = self.requests.recv() => request.map_or(Wake::Closed, Wake::Request),
+            () = self.shared.cancelled() => Wake::Cancelled,
             () = sleep_until(timeout) => Wake::Timeout,
         }
     }
 
-    fn handle_request(&mut self, request: Request) -> Result<(), StoreError> {
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        self.replies.insert(id, request.reply);
-        self.feed(Input::Command {
-            id,
-            command: request.command,
-        })
+    /// Feeds the node what came while it was busy, within limits.
+    fn take_what_waits(&mut self) {
+        for id in self.shared.take_cancelled() {
+            // Unknown ones were answered in the meantime, or are skipped when they come.
+            if self.replies.remove(&id).is_some() {
+                self.feed(Input::Command {
+                    id,
+                    command: Command::Cancel(id),
+                });
+            }
+        }
+        for _ in 1..REQUESTS_MAX {
+            let Ok(request) = self.requests.try_recv() else {
+                break;
+            };
+            self.handle_request(request);
+        }
+        for _ in 1..EVENTS_PER_TURN {
+            let Ok(event) = self.link_events.try_recv() else {
+                break;
+            };
+            self.handle_link(event);
+        }
     }
 
-    fn handle_link(&mut self, event: LinkEvent) -> Result<(), StoreError> {
+    fn handle_request(&mut self, request: Request) {
+        let Request { id, command, reply } = request;
+        if reply.is_closed() {
+            return;
+        }
+        self.replies.insert(id, reply);
+        self.feed(Input::Command { id, command });
+    }
+
+    fn handle_link(&mut self, event: LinkEvent) {
         let input = match event {
             LinkEvent::Accepted(stream, remote) => {
                 // Without our own address the connection is gone already.
                 let Ok(local) = stream.local_addr() else {
-                    return Ok(());
+                    return;
                 };
                 let link = self.links.adopt(stream);
                 let (local, remote) = (canonical(local), canonical(remote));
@@ -169,7 +179,7 @@ impl Driver {
                     remote,
                 }
             }
-            LinkEvent::Dialled(link, _) if !self.links.contains(link) => return Ok(()),
+            LinkEvent::Dialled(link, _) if !self.links.contains(link) => return,
             LinkEvent::Dialled(link, Ok(stream)) => {
                 match (stream.local_addr(), stream.peer_addr()) {
                     (Ok(local), Ok(remote)) => {
@@ -197,57 +207,83 @@ impl Driver {
             LinkEvent::Bytes(link, bytes) if self.links.contains(link) => {
                 Input::LinkBytes { link, bytes }
             }
-            LinkEvent::Written(link, messages) if self.links.written(link, messages) => {
+            LinkEvent::Written(link, messages) => {
+                // What this turn has for it comes behind, and will be reported in its turn.
+                if !self.links.written(link, messages) || self.unsent.contains(&link) {
+                    return;
+                }
                 Input::LinkFlushed { link }
             }
             LinkEvent::Ended(link, error) if self.links.contains(link) => {
                 self.links.close(link);
                 Input::LinkClosed { link, error }
             }
-            LinkEvent::Bytes(..) | LinkEvent::Written(..) | LinkEvent::Ended(..) => return Ok(()),
+            LinkEvent::Bytes(..) | LinkEvent::Ended(..) => return,
         };
-        self.feed(input)
+        self.feed(input);
     }
 
-    fn feed(&mut self, input: Input) -> Result<(), StoreError> {
+    fn feed(&mut self, input: Input) {
         self.node.handle_input(input, clock::now());
-        self.drain()
+        self.collect();
     }
 
-    /// Does what the node says until it is silent. Links whose queue is full end here.
-    fn drain(&mut self) -> Result<(), StoreError> {
-        loop {
-            let mut broken = Vec::new();
-            while let Some(output) = self.node.poll_output() {
-                if let Some(link) = self.carry_out(output)? {
-                    broken.push(link);
-                }
+    /// Takes over what the node says.
+    fn collect(&mut self) {
+        while let Some(output) = self.node.poll_output() {
+            if let Output::Send { link, .. } = &output {
+                self.unsent.insert(*link);
             }
-            if broken.is_empty() {
-                return Ok(());
+            self.outputs.push(output);
+        }
+    }
+
+    /// Does what the node said in this turn: first what must be durable, all of it in one
+    /// transaction, then the rest in order. Links whose queue is full end here, which may make the
+    /// node say more.
+    fn carry_out(&mut self) -> Result<(), StoreError> {
+        while !self.outputs.is_empty() {
+            let outputs = self.persist_first()?;
+            self.unsent.clear();
+            let mut broken = BTreeSet::new();
+            for output in outputs {
+                broken.extend(self.carry_out_one(output));
             }
             for link in broken {
                 if self.links.contains(link) {
                     self.links.close(link);
                     let error = crate::links::QueueFull.to_string();
-                    self.node
-                        .handle_input(Input::LinkClosed { link, error }, clock::now());
+                    self.feed(Input::LinkClosed { link, error });
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Makes durable what must be, and returns all other outputs.
+    fn persist_first(&mut self) -> Result<Vec<Output>, StoreError> {
+        let mut batch = self.store.batch();
+        let mut others = Vec::with_capacity(self.outputs.len());
+        for output in self.outputs.drain(..) {
+            match output {
+                Output::Persist(Record::DirectPeers(peers)) => batch.put(DIRECT_PEERS, &peers),
+                Output::Persist(Record::Rows(changes)) => batch.apply(changes),
+                other => others.push(other),
+            }
+        }
+        if !batch.is_empty() {
+            tokio::task::block_in_place(|| self.store.commit(&batch))?;
+        }
+        Ok(others)
     }
 
     /// Does one output; a link that cannot take it is returned.
-    fn carry_out(&mut self, output: Output) -> Result<Option<LinkId>, StoreError> {
+    fn carry_out_one(&mut self, output: Output) -> Option<LinkId> {
         match output {
-            Output::Persist(Record::DirectPeers(peers)) => {
-                tokio::task::block_in_place(|| self.store.put(DIRECT_PEERS, &peers))?;
-            }
+            Output::Persist(_) => unreachable!("taken out before"),
             Output::Dial { link, remote } => self.links.dial(link, remote),
             Output::Send { link, bytes } => {
-                if self.links.send(link, bytes).is_err() {
-                    return Ok(Some(link));
-                }
+                return self.links.send(link, bytes).is_err().then_some(link);
             }
             Output::Close { link } => self.links.close(link),
             Output::Program(table) => self.datapath.program(table),
@@ -259,7 +295,7 @@ impl Driver {
                 }
             }
         }
-        Ok(None)
+        None
     }
 }
 

@@ -1,12 +1,13 @@
 //! Metrics in Prometheus text form: the original's names and labels, and `weft_*`.
 //!
-//! Every metric of the daemon is in this file (spec/cli-api.md 7). Those of components that are not
-//! part of this version are zero, as dashboards expect them to exist.
+//! Every metric of the daemon is in this file (spec/cli-api.md 7).
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
-use api::report::Report;
+use api::report::{Ipam, Report};
+
+use crate::status::owners;
 
 /// What the kernel says about this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -18,37 +19,6 @@ pub struct Process {
     /// Open files.
     pub open_files: u64,
 }
-
-/// Metrics of the original that are zero while addresses and names are not managed.
-const ZERO: [(&str, &str, &str); 7] = [
-    (
-        "weave_ips",
-        "{state=\"local-used\"}",
-        "Number of IP addresses.",
-    ),
-    (
-        "weave_max_ips",
-        "",
-        "Size of IP address space used by allocator.",
-    ),
-    ("weave_dns_entries", "", "Number of DNS entries."),
-    (
-        "weave_ipam_unreachable_count",
-        "",
-        "Number of unreachable peers owning IP addresses.",
-    ),
-    (
-        "weave_ipam_unreachable_percentage",
-        "",
-        "Percentage of addresses owned by unreachable peers.",
-    ),
-    (
-        "weave_ipam_pending_allocates",
-        "",
-        "Number of pending allocates.",
-    ),
-    ("weave_ipam_pending_claims", "", "Number of pending claims."),
-];
 
 /// All metrics.
 pub fn render(report: &Report, process: &Process) -> String {
@@ -73,10 +43,9 @@ pub fn render(report: &Report, process: &Process) -> String {
         "Number of peer-to-peer connections terminated.",
     );
     let _ = writeln!(text, "{name} {}", router.termination_count);
-    for (name, labels, help) in ZERO {
-        head(&mut text, name, "gauge", help);
-        let _ = writeln!(text, "{name}{labels} 0");
-    }
+    allocation(&mut text, report);
+    // Names are not managed yet, but dashboards expect this to exist.
+    gauge(&mut text, "weave_dns_entries", "Number of DNS entries.", 0);
     let name = "weft_build_info";
     head(&mut text, name, "gauge", "Version of the daemon.");
     let _ = writeln!(text, "{name}{{version=\"{}\"}} 1", escape(&report.version));
@@ -113,6 +82,87 @@ pub fn render(report: &Report, process: &Process) -> String {
     head(&mut text, name, "gauge", "Number of open file descriptors.");
     let _ = writeln!(text, "{name} {}", process.open_files);
     text
+}
+
+/// Those of address allocation; zero while it is off, as dashboards expect them to exist.
+fn allocation(text: &mut String, report: &Report) {
+    let off = Ipam::default();
+    let ipam = report.ipam.as_ref().unwrap_or(&off);
+    let name = "weave_ips";
+    head(text, name, "gauge", "Number of IP addresses.");
+    let _ = writeln!(text, "{name}{{state=\"local-used\"}} {}", ipam.active_ips);
+    let owners = owners(ipam, &report.router.name);
+    let unreachable = || owners.iter().filter(|owner| !owner.is_known);
+    let lost: u64 = unreachable().map(|owner| owner.addresses).sum();
+    let percentage = match ipam.range_num_ips {
+        0 => 0.0,
+        all => lost as f64 * 100.0 / all as f64,
+    };
+    gauge(
+        text,
+        "weave_max_ips",
+        "Size of IP address space used by allocator.",
+        ipam.range_num_ips,
+    );
+    gauge(
+        text,
+        "weave_ipam_unreachable_count",
+        "Number of unreachable peers owning IP addresses.",
+        unreachable().count(),
+    );
+    gauge(
+        text,
+        "weave_ipam_unreachable_percentage",
+        "Percentage of addresses owned by unreachable peers.",
+        percentage,
+    );
+    gauge(
+        text,
+        "weave_ipam_pending_allocates",
+        "Number of pending allocates.",
+        ipam.pending_allocates.as_ref().map_or(0, Vec::len),
+    );
+    gauge(
+        text,
+        "weave_ipam_pending_claims",
+        "Number of pending claims.",
+        ipam.pending_claims.as_ref().map_or(0, Vec::len),
+    );
+    gauge(
+        text,
+        "weft_ipam_contested_ranges",
+        "Ranges not used because two peers say they own them.",
+        ipam.contested.len(),
+    );
+    gauge(
+        text,
+        "weft_ipam_unconfirmed_ranges",
+        "Ranges not used until their former owner agrees.",
+        ipam.unconfirmed.len(),
+    );
+    gauge(
+        text,
+        "weft_ipam_displaced_addresses",
+        "Addresses used here whose range was taken over.",
+        ipam.displaced.len(),
+    );
+    gauge(
+        text,
+        "weft_ipam_ring_entries",
+        "Entries of the ring.",
+        ipam.entries.as_ref().map_or(0, Vec::len),
+    );
+    gauge(
+        text,
+        "weft_peer_name_clones",
+        "Whether another machine has the name of this peer.",
+        u8::from(ipam.clone.is_some()),
+    );
+}
+
+fn gauge(text: &mut String, name: &str, help: &str, value: impl Display) {
+    head(text, name, "gauge", help);
+    let _ = writeln!(text, "{name} {value}");
 }
 
 /// Counts by state, type and encryption; both encryption values for each state and type present.

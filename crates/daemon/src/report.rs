@@ -1,5 +1,7 @@
 //! The node's status and the data plane's counters as a report (spec/cli-api.md 6).
 
+mod allocation;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -53,6 +55,10 @@ pub fn build(status: &NodeStatus, facts: &Facts) -> Report {
             ..VersionCheck::default()
         },
         router: router(status, facts),
+        ipam: status
+            .ipam
+            .as_ref()
+            .map(|ipam| allocation::report(ipam, status.clone_text.as_deref())),
     }
 }
 

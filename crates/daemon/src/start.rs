@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use ipam::{Ipam, IpamConfig};
 use linux::addr::Mac;
 use linux::bridge::BridgeConfig;
 use linux::netns::Netns;
@@ -24,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use wire::PeerName;
 
-use crate::config::{Config, HostOptions, MeshOptions};
+use crate::config::{Config, HostOptions, IpamOptions, MeshOptions};
 use crate::datapath::{Datapath, DatapathConfig};
 use crate::docker::Docker;
 use crate::driver::{DIRECT_PEERS, Driver, Handle};
@@ -38,12 +39,16 @@ use crate::{clock, resolve};
 
 /// Name of the record with the peer name.
 const PEER_NAME: &str = "peer_name";
+/// Prefix of the names of the records of address allocation.
+const IPAM_ROWS: &str = "ipam/";
 /// File in the run directory that exists while a launch has not been stopped: a daemon that finds
 /// it was restarted after a crash.
 const LAUNCHED: &str = "launched";
 /// How often the firewall is looked at (spec/cli-api.md 9).
 const FIREWALL_PERIOD: Duration = Duration::from_secs(10);
 
+/// How long a daemon whose driver ended stays to answer those who wait.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How often remembered peers are looked up that did not resolve.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
 
@@ -83,7 +88,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut quit = signal(SignalKind::quit())?;
     let Config {
-        mesh, host, http, ..
+        mesh,
+        host,
+        http,
+        ipam,
+        ..
     } = config;
 
     let _lock = Lock::take(&host.state_dir)?;
@@ -103,7 +112,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         datapath,
         tunnel_events,
         host: host_handle,
-    } = bring_up(&mesh, &host, control_port, &store)?;
+    } = bring_up(&mesh, &host, ipam.as_ref(), control_port, &store)?;
     let links = Links::new(mesh.listen);
     let link_events = links.0.events();
     let (driver, handle) = Driver::new(node, links, datapath.clone(), tunnel_events, store.clone());
@@ -134,7 +143,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             _ = terminate.recv() => break tracing::info!("stopping on SIGTERM"),
             _ = interrupt.recv() => break tracing::info!("stopping on SIGINT"),
             _ = quit.recv() => dump_threads(),
-            ended = driver.ended() => return ended,
+            ended = driver.ended() => {
+                // Whoever waits for an answer is being told why there is none.
+                tokio::time::sleep(LAST_ANSWERS).await;
+                return ended;
+            }
         }
     }
     notify("STOPPING=1");
@@ -170,18 +183,23 @@ struct HostSide {
 fn bring_up(
     mesh: &MeshOptions,
     host: &HostOptions,
+    ipam: Option<&IpamOptions>,
     control_port: u16,
     store: &Arc<Store>,
 ) -> anyhow::Result<HostSide> {
     let name = peer_name(mesh, host, Some(store))?;
     store.put(PEER_NAME, &name.to_string())?;
     tracing::info!(%name, nickname = mesh.nickname, "our name");
+    let mut node_config = node_config(mesh, name);
+    node_config.ipam = ipam
+        .map(|options| restore_ipam(options, name, &mesh.nickname, store))
+        .transpose()?;
     let created = ensure_bridge(host, name)?;
     let undo = UndoBridge {
         bridge: host.bridge.clone(),
         armed: created,
     };
-    let node = Node::new(node_config(mesh, name), seed()?, clock::now());
+    let node = Node::new(node_config, seed()?, clock::now());
     let datapath_config = DatapathConfig {
         bridge: host.bridge.clone(),
         listen: mesh.listen,
@@ -462,6 +480,29 @@ fn node_config(mesh: &MeshOptions, name: PeerName) -> node::Config {
         tracing::info!("Communication between peers is unencrypted.");
     }
     node::Config::new(config)
+}
+
+/// The allocator as the last run left it. Damaged rows are an error: a ring that was silently empty
+/// would give out addresses that are in use.
+fn restore_ipam(
+    options: &IpamOptions,
+    name: PeerName,
+    nickname: &str,
+    store: &Store,
+) -> anyhow::Result<Ipam> {
+    let mut uid = [0; 8];
+    getrandom(&mut uid)?;
+    let config = IpamConfig {
+        name,
+        nickname: nickname.to_owned(),
+        uid: u64::from_le_bytes(uid).max(1),
+        universe: options.universe,
+        default_subnet: options.default_subnet,
+        init: options.init.clone(),
+        reclaim_after: options.reclaim_after,
+    };
+    let rows = store.rows(IPAM_ROWS)?;
+    Ok(Ipam::new(config, rows, seed()?, clock::now())?)
 }
 
 fn seed() -> io::Result<[u8; 32]> {

@@ -3,8 +3,12 @@
 //! Scripts parse these; the only change is a blank between attributes of a connection, which the
 //! original runs together.
 
+mod allocation;
+
 use std::fmt::Write;
 
+pub use allocation::ipam;
+pub(crate) use allocation::owners;
 use api::report::{Attrs, Connection, Report, Router};
 
 /// States in the order the summary counts them.
@@ -44,6 +48,13 @@ pub fn summary(report: &Report) -> String {
     line(&mut text, "Connections", &connection_counts(router));
     line(&mut text, "Peers", &peer_counts(router));
     line(&mut text, "TrustedSubnets", &list(&router.trusted_subnets));
+    if let Some(ipam) = &report.ipam {
+        text.push('\n');
+        line(&mut text, "Service", "ipam");
+        line(&mut text, "Status", &ipam.status);
+        line(&mut text, "Range", &ipam.range);
+        line(&mut text, "DefaultSubnet", &ipam.default_subnet);
+    }
     text
 }
 

@@ -3,12 +3,15 @@
 //! Each record is JSON under a name. The file carries a schema version: newer state is refused by
 //! name, older state is upgraded after a copy was put aside. A lock file keeps a second daemon away.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ipam::rows::Change;
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
@@ -39,8 +42,18 @@ const UPGRADES: &[Upgrade] = &[];
 /// Open state of one daemon.
 #[derive(Debug)]
 pub struct Store {
+    path: PathBuf,
     database: Database,
     schema: u32,
+    commits: AtomicU64,
+}
+
+/// Records that become durable together or not at all. A later one of a name replaces an earlier
+/// one.
+#[derive(Debug)]
+pub struct Batch {
+    schema: u32,
+    records: BTreeMap<String, Option<Vec<u8>>>,
 }
 
 /// Exclusive use of a directory; ends when dropped.
@@ -75,8 +88,14 @@ pub enum StoreError {
         known: u32,
     },
     /// A record does not parse.
-    #[error("record {name} in the state is damaged: {cause}")]
+    #[error(
+        "record {name} in state {path} is damaged: {cause}; 'weft reset --force' removes the state, \
+         and the next launch starts afresh",
+        path = path.display()
+    )]
     Record {
+        /// The file.
+        path: PathBuf,
         /// Its name.
         name: String,
         /// Why.
@@ -92,7 +111,8 @@ pub enum StoreError {
     },
     /// The file is not what we wrote.
     #[error(
-        "state {path} cannot be opened: {cause}; if it is damaged, move it away to start afresh",
+        "state {path} cannot be opened: {cause}; if it is damaged, 'weft reset --force' removes it, \
+         and the next launch starts afresh",
         path = path.display()
     )]
     Open {
@@ -101,18 +121,30 @@ pub enum StoreError {
         /// Why.
         cause: redb::Error,
     },
-    /// The database refuses.
-    #[error("state: {cause}")]
-    Database {
+    /// The database cannot be read.
+    #[error(
+        "state {path} cannot be read: {cause}; if it is damaged, 'weft reset --force' removes it, \
+         and the next launch starts afresh",
+        path = path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
         /// Why.
         cause: redb::Error,
     },
-}
-
-impl From<redb::Error> for StoreError {
-    fn from(cause: redb::Error) -> Self {
-        Self::Database { cause }
-    }
+    /// The database cannot be written: the disk is full or read-only, say.
+    #[error(
+        "state {path} cannot be written: {cause}; make room for it and make it writable, then \
+         launch again",
+        path = path.display()
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        cause: redb::Error,
+    },
 }
 
 /// How a record is kept.
@@ -225,10 +257,7 @@ impl Store {
     fn open_with(directory: &Path, upgrades: &[Upgrade]) -> Result<Self, StoreError> {
         let known = 1 + u32::try_from(upgrades.len()).expect("few upgrades");
         let path = directory.join(FILE_NAME);
-        let mut store = Self {
-            database: create(&path)?,
-            schema: known,
-        };
+        let mut store = Self::of(&path, known)?;
         let found: u32 = store.get(SCHEMA_KEY)?.unwrap_or(0);
         if found > known {
             return Err(StoreError::Newer { path, found, known });
@@ -245,21 +274,29 @@ impl Store {
                     path: backup,
                     cause,
                 })?;
-            store = Self {
-                database: create(&path)?,
-                schema: known,
-            };
+            store = Self::of(&path, known)?;
             tracing::info!(from = found, to = known, "upgrading state");
         }
-        let transaction = store.database.begin_write().map_err(redb::Error::from)?;
-        for upgrade in upgrades.iter().skip(found.saturating_sub(1) as usize) {
-            if found > 0 {
-                upgrade(&transaction)?;
+        let mut batch = store.batch();
+        batch.put(SCHEMA_KEY, &known);
+        store.transact(|transaction| {
+            for upgrade in upgrades.iter().skip(found.saturating_sub(1) as usize) {
+                if found > 0 {
+                    upgrade(transaction)?;
+                }
             }
-        }
-        put_in(&transaction, SCHEMA_KEY, known, &known)?;
-        transaction.commit().map_err(redb::Error::from)?;
+            write(transaction, &batch)
+        })?;
         Ok(store)
+    }
+
+    fn of(path: &Path, schema: u32) -> Result<Self, StoreError> {
+        Ok(Self {
+            path: path.to_owned(),
+            database: create(path)?,
+            schema,
+            commits: AtomicU64::new(0),
+        })
     }
 
     /// Reads a record.
@@ -272,40 +309,138 @@ impl Store {
             };
             Ok(table.get(name)?.map(|value| value.value().to_vec()))
         };
-        let Some(bytes) = read()? else {
+        let Some(bytes) = read().map_err(|cause| self.unreadable(cause))? else {
             return Ok(None);
         };
-        serde_json::from_slice::<Envelope<T>>(&bytes)
-            .map(|envelope| Some(envelope.value))
+        self.value(name, &bytes).map(Some)
+    }
+
+    /// The records whose names begin with `prefix`, as JSON, ascending by name.
+    pub fn rows(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let read = || -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+            let transaction = self.database.begin_read()?;
+            let table = match transaction.open_table(RECORDS) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                other => other?,
+            };
+            let mut found = Vec::new();
+            for record in table.range(prefix..)? {
+                let (name, value) = record?;
+                if !name.value().starts_with(prefix) {
+                    break;
+                }
+                found.push((name.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(found)
+        };
+        let found = read().map_err(|cause| self.unreadable(cause))?;
+        let parsed = found.into_iter().map(|(name, bytes)| {
+            let value: serde_json::Value = self.value(&name, &bytes)?;
+            Ok((name, value.to_string().into_bytes()))
+        });
+        parsed.collect()
+    }
+
+    /// Writes a record; durable when this returns.
+    pub fn put<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
+        let mut batch = self.batch();
+        batch.put(name, value);
+        self.commit(&batch)
+    }
+
+    /// Nothing to be written yet.
+    pub fn batch(&self) -> Batch {
+        Batch {
+            schema: self.schema,
+            records: BTreeMap::new(),
+        }
+    }
+
+    /// Writes all records of a batch, in one transaction and with one wait for the disk; they are
+    /// durable when this returns. On an error none is, and the file takes no more.
+    pub fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.records.is_empty() {
+            return Ok(());
+        }
+        self.transact(|transaction| write(transaction, batch))
+    }
+
+    /// Transactions that became durable since the file was opened.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
+    }
+
+    fn transact(
+        &self,
+        work: impl Fn(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreError> {
+        let run = || -> Result<(), redb::Error> {
+            let transaction = self.database.begin_write()?;
+            work(&transaction)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        run().map_err(|cause| StoreError::Write {
+            path: self.path.clone(),
+            cause,
+        })?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn value<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T, StoreError> {
+        serde_json::from_slice::<Envelope<T>>(bytes)
+            .map(|envelope| envelope.value)
             .map_err(|cause| StoreError::Record {
+                path: self.path.clone(),
                 name: name.to_owned(),
                 cause,
             })
     }
 
-    /// Writes a record; durable when this returns.
-    pub fn put<T: Serialize>(&self, name: &str, value: &T) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write().map_err(redb::Error::from)?;
-        put_in(&transaction, name, self.schema, value)?;
-        transaction.commit().map_err(redb::Error::from)?;
-        Ok(())
+    fn unreadable(&self, cause: redb::Error) -> StoreError {
+        StoreError::Read {
+            path: self.path.clone(),
+            cause,
+        }
     }
 }
 
-fn put_in<T: Serialize>(
-    transaction: &WriteTransaction,
-    name: &str,
-    schema: u32,
-    value: &T,
-) -> Result<(), StoreError> {
-    let bytes = serde_json::to_vec(&Envelope { schema, value }).expect("records always serialize");
-    let write = || -> Result<(), redb::Error> {
-        transaction
-            .open_table(RECORDS)?
-            .insert(name, bytes.as_slice())?;
-        Ok(())
-    };
-    Ok(write()?)
+impl Batch {
+    /// Adds a record.
+    pub fn put<T: Serialize>(&mut self, name: &str, value: &T) {
+        let schema = self.schema;
+        let bytes =
+            serde_json::to_vec(&Envelope { schema, value }).expect("records always serialize");
+        self.records.insert(name.to_owned(), Some(bytes));
+    }
+
+    /// Adds rows of a core, whose values are JSON already.
+    pub fn apply(&mut self, changes: Vec<Change>) {
+        for Change { name, value } in changes {
+            let value = value.map(|value| {
+                let head = format!("{{\"schema\":{},\"value\":", self.schema);
+                [head.as_bytes(), &value, b"}"].concat()
+            });
+            self.records.insert(name, value);
+        }
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+}
+
+fn write(transaction: &WriteTransaction, batch: &Batch) -> Result<(), redb::Error> {
+    let mut table = transaction.open_table(RECORDS)?;
+    for (name, value) in &batch.records {
+        match value {
+            Some(bytes) => table.insert(name.as_str(), bytes.as_slice())?,
+            None => table.remove(name.as_str())?,
+        };
+    }
+    Ok(())
 }
 
 fn create(path: &Path) -> Result<Database, StoreError> {
@@ -316,113 +451,4 @@ fn create(path: &Path) -> Result<Database, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lock_that_a_dying_process_still_has_is_waited_for() {
-        let directory = TestDirectory::new("dying");
-        let mut child = std::process::Command::new("true").spawn().expect("spawn");
-        let dead = child.id();
-        child.wait().expect("wait");
-        let lock = Lock::take(&directory.0).expect("take");
-        assert_eq!(Lock::holder(&directory.0), Some(std::process::id()));
-        std::fs::write(directory.0.join(LOCK_NAME), dead.to_string()).expect("write");
-        let late = std::thread::spawn(move || {
-            std::thread::sleep(LOCK_PAUSE * 5);
-            drop(lock);
-        });
-        assert_eq!(Lock::holder(&directory.0), None);
-        late.join().expect("no panic");
-    }
-
-    #[test]
-    fn records_survive_reopening() {
-        let directory = TestDirectory::new("records");
-        let store = Store::open(&directory.0).expect("open");
-        assert_eq!(store.get::<Vec<String>>("direct_peers").expect("get"), None);
-        store
-            .put("direct_peers", &vec!["a:1".to_owned()])
-            .expect("put");
-        drop(store);
-        let store = Store::open(&directory.0).expect("open again");
-        let peers = store.get::<Vec<String>>("direct_peers").expect("get");
-        assert_eq!(peers, Some(vec!["a:1".to_owned()]));
-    }
-
-    #[test]
-    fn newer_state_is_refused_by_name() {
-        let directory = TestDirectory::new("newer");
-        let store = Store::open(&directory.0).expect("open");
-        store.put(SCHEMA_KEY, &7u32).expect("put");
-        drop(store);
-        let error = Store::open(&directory.0).expect_err("too new").to_string();
-        assert!(error.contains("schema version 7"), "{error}");
-        assert!(error.contains("weft.redb"), "{error}");
-    }
-
-    #[test]
-    fn damaged_state_is_named_once() {
-        let directory = TestDirectory::new("damaged");
-        std::fs::write(directory.0.join(FILE_NAME), "garbage").expect("write");
-        let error = anyhow::Error::from(Store::open(&directory.0).expect_err("damaged"));
-        let text = format!("{error:#}");
-        assert!(text.contains("weft.redb cannot be opened: "), "{text}");
-        assert_eq!(text.matches("cannot be opened").count(), 1, "{text}");
-        assert!(text.ends_with("move it away to start afresh"), "{text}");
-    }
-
-    #[test]
-    fn older_state_is_upgraded_and_a_copy_kept() {
-        fn rename(transaction: &WriteTransaction) -> Result<(), redb::Error> {
-            let mut table = transaction.open_table(RECORDS)?;
-            let old = table.remove("old")?.map(|value| value.value().to_vec());
-            if let Some(bytes) = old {
-                table.insert("new", bytes.as_slice())?;
-            }
-            Ok(())
-        }
-        let directory = TestDirectory::new("older");
-        let store = Store::open(&directory.0).expect("open");
-        store.put("old", &"text".to_owned()).expect("put");
-        drop(store);
-        let store = Store::open_with(&directory.0, &[rename]).expect("upgrade");
-        assert_eq!(
-            store.get::<String>("new").expect("get").as_deref(),
-            Some("text")
-        );
-        assert_eq!(store.get::<u32>(SCHEMA_KEY).expect("get"), Some(2));
-        assert!(directory.0.join("weft.redb.schema-1").exists());
-    }
-
-    #[test]
-    fn a_second_daemon_is_told_who_has_the_state() {
-        let directory = TestDirectory::new("lock");
-        let lock = Lock::take(&directory.0).expect("free");
-        assert_eq!(Lock::holder(&directory.0), Some(std::process::id()));
-        let error = Lock::take(&directory.0).expect_err("taken").to_string();
-        assert!(error.contains(&std::process::id().to_string()), "{error}");
-        drop(lock);
-        assert_eq!(Lock::holder(&directory.0), None);
-        Lock::take(&directory.0).expect("free again");
-    }
-
-    /// A directory of this test, removed at its end.
-    struct TestDirectory(PathBuf);
-
-    impl TestDirectory {
-        fn new(name: &str) -> Self {
-            let path =
-                std::env::temp_dir().join(format!("weft-store-test-{}-{name}", std::process::id()));
-            let _ = std::fs::remove_dir_all(&path);
-            std::fs::create_dir_all(&path).expect("temporary directory");
-            Self(path)
-        }
-    }
-
-    impl Drop for TestDirectory {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
-}
+mod tests;

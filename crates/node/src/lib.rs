@@ -185,6 +185,8 @@ pub struct NodeStatus {
     pub tunnels: Vec<TunnelStatus>,
     /// Address allocation, if this peer takes part in it.
     pub ipam: Option<IpamStatus>,
+    /// While another live peer has our name: the text that says so.
+    pub clone_text: Option<String>,
 }
 
 /// The overlay's view of one connection.

@@ -12,6 +12,7 @@ use mesh::{Password, TrustedSubnet};
 use zeroize::Zeroizing;
 
 use crate::Failure;
+use crate::address_options;
 use crate::client::{environment, run_dir, state_dir};
 use crate::flags::{self, Flag, FlagError, Parsed, switch, value};
 use crate::verbs::control_address;
@@ -102,10 +103,6 @@ pub(crate) const FLAGS: &[Flag] = &[
     switch("expect-npc", ""),
     switch("no-masq-local", ""),
     switch("awsvpc", ""),
-    value("ipalloc-range", "CIDR", ""),
-    value("iprange", "CIDR", ""),
-    value("ipalloc-default-subnet", "CIDR", ""),
-    value("ipalloc-init", "TEXT", ""),
     switch("no-default-ipalloc", ""),
     value("dns-domain", "DOMAIN", ""),
     value("dns-listen-address", "ADDRESS", ""),
@@ -140,10 +137,6 @@ const NOT_ENABLED: &[(&str, &str)] = &[
     ("plugin", "the Docker plugin"),
     ("plugin-v2", "the Docker plugin"),
     ("expect-npc", "network policy"),
-    ("ipalloc-range", "address allocation"),
-    ("iprange", "address allocation"),
-    ("ipalloc-default-subnet", "address allocation"),
-    ("ipalloc-init", "address allocation"),
     ("dns-domain", "the name service"),
     ("dns-listen-address", "the name service"),
     ("H", "the Docker API proxy"),
@@ -161,7 +154,7 @@ pub(crate) struct Options {
 impl Options {
     /// Takes a command line apart; `further` are flags of `launch` alone.
     pub(crate) fn parse(arguments: &[String], further: &[Flag]) -> Result<Self, Failure> {
-        let flags = [FLAGS, further].concat();
+        let flags = [FLAGS, address_options::FLAGS, further].concat();
         match flags::parse(arguments, &flags) {
             Ok(parsed) => Ok(Self { parsed }),
             Err(error @ (FlagError::Unknown(_) | FlagError::Missing(_))) => Err(Failure::exit(
@@ -256,6 +249,7 @@ impl Options {
                 status: address(parsed.last("status-addr"), Some(status_address())),
                 metrics: address(parsed.last("metrics-addr"), None),
             },
+            ipam: address_options::options(parsed)?,
             shown_options: self.shown(),
         })
     }
@@ -574,7 +568,7 @@ mod tests {
     fn services_that_are_missing_are_named() {
         let warnings = |words: &[&str]| options(words).expect("valid").warnings();
         assert_eq!(warnings(&["--token=x"]).len(), 1);
-        assert!(warnings(&["--ipalloc-range=10.0.0.0/8"])[0].contains("not enabled"));
-        assert!(warnings(&["--proxy=false", "--ipalloc-range="]).is_empty());
+        assert!(warnings(&["--proxy"])[0].contains("not enabled"));
+        assert!(warnings(&["--proxy=false", "--ipalloc-range=10.2.0.0/16"]).is_empty());
     }
 }

@@ -15,6 +15,7 @@ use daemon::store::{self, Lock};
 use daemon::supervise::{self, Plan, SUPERVISOR_LOCK};
 use zeroize::Zeroizing;
 
+use crate::address_options;
 use crate::client::{run_dir, state_dir};
 use crate::daemon_options::{Options, Secret};
 use crate::flags::{Flag, switch};
@@ -47,6 +48,12 @@ pub(crate) fn launch(program: &str, arguments: &[String]) -> Outcome {
     refuse_second(program)?;
     let password = take_password(&options)?;
     let config = options.config(password.as_ref())?;
+    if let Some(ipam) = &config.ipam {
+        let bridge = &config.host.bridge;
+        if let Some(warning) = address_options::check_routes(&options.parsed, ipam, bridge)? {
+            eprintln!("{warning}");
+        }
+    }
     daemon::log::check(&options.log_filter()).map_err(anyhow::Error::from)?;
     let run_dir = run_dir();
     store::create_directory(&run_dir).map_err(anyhow::Error::from)?;

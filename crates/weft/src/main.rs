@@ -4,6 +4,7 @@
 //! of the original are those of spec/cli-api.md 2 and 3; data goes to standard output, words to
 //! standard error.
 
+mod address_options;
 mod attach;
 mod client;
 mod daemon_options;
@@ -93,7 +94,7 @@ fn run(program: &str, verb: &str, arguments: &[String]) -> Outcome {
         "daemon" => launch::daemon(arguments),
         "supervise" => launch::supervise(arguments),
         "stop" => stop::stop(arguments),
-        "reset" => stop::reset(arguments),
+        "reset" => stop::reset(program, arguments),
         "connect" => verbs::connect(program, arguments),
         "forget" => verbs::forget(program, arguments),
         "status" => verbs::status(program, arguments),
@@ -101,6 +102,9 @@ fn run(program: &str, verb: &str, arguments: &[String]) -> Outcome {
         "version" | "--version" => verbs::version(program, arguments),
         "attach" => attach::attach(program, arguments),
         "detach" => attach::detach(program, arguments),
+        "claim" => attach::claim(program, arguments),
+        "prime" => verbs::prime(program, arguments),
+        "rmpeer" => verbs::rmpeer(program, arguments),
         "expose" => attach::expose(program, arguments),
         "hide" => attach::hide(program, arguments),
         "ps" => attach::ps(program, arguments),

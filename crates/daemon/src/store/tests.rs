@@ -1,0 +1,110 @@
+//! Tests of the durable state, each in a directory of its own.
+
+use super::*;
+
+#[test]
+fn a_lock_that_a_dying_process_still_has_is_waited_for() {
+    let directory = TestDirectory::new("dying");
+    let mut child = std::process::Command::new("true").spawn().expect("spawn");
+    let dead = child.id();
+    child.wait().expect("wait");
+    let lock = Lock::take(&directory.0).expect("take");
+    assert_eq!(Lock::holder(&directory.0), Some(std::process::id()));
+    std::fs::write(directory.0.join(LOCK_NAME), dead.to_string()).expect("write");
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(LOCK_PAUSE * 5);
+        drop(lock);
+    });
+    assert_eq!(Lock::holder(&directory.0), None);
+    late.join().expect("no panic");
+}
+
+#[test]
+fn records_survive_reopening() {
+    let directory = TestDirectory::new("records");
+    let store = Store::open(&directory.0).expect("open");
+    assert_eq!(store.get::<Vec<String>>("direct_peers").expect("get"), None);
+    store
+        .put("direct_peers", &vec!["a:1".to_owned()])
+        .expect("put");
+    drop(store);
+    let store = Store::open(&directory.0).expect("open again");
+    let peers = store.get::<Vec<String>>("direct_peers").expect("get");
+    assert_eq!(peers, Some(vec!["a:1".to_owned()]));
+}
+
+#[test]
+fn newer_state_is_refused_by_name() {
+    let directory = TestDirectory::new("newer");
+    let store = Store::open(&directory.0).expect("open");
+    store.put(SCHEMA_KEY, &7u32).expect("put");
+    drop(store);
+    let error = Store::open(&directory.0).expect_err("too new").to_string();
+    assert!(error.contains("schema version 7"), "{error}");
+    assert!(error.contains("weft.redb"), "{error}");
+}
+
+#[test]
+fn damaged_state_is_named_once() {
+    let directory = TestDirectory::new("damaged");
+    std::fs::write(directory.0.join(FILE_NAME), "garbage").expect("write");
+    let error = anyhow::Error::from(Store::open(&directory.0).expect_err("damaged"));
+    let text = format!("{error:#}");
+    assert!(text.contains("weft.redb cannot be opened: "), "{text}");
+    assert_eq!(text.matches("cannot be opened").count(), 1, "{text}");
+    assert!(text.ends_with("move it away to start afresh"), "{text}");
+}
+
+#[test]
+fn older_state_is_upgraded_and_a_copy_kept() {
+    fn rename(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        let mut table = transaction.open_table(RECORDS)?;
+        let old = table.remove("old")?.map(|value| value.value().to_vec());
+        if let Some(bytes) = old {
+            table.insert("new", bytes.as_slice())?;
+        }
+        Ok(())
+    }
+    let directory = TestDirectory::new("older");
+    let store = Store::open(&directory.0).expect("open");
+    store.put("old", &"text".to_owned()).expect("put");
+    drop(store);
+    let store = Store::open_with(&directory.0, &[rename]).expect("upgrade");
+    assert_eq!(
+        store.get::<String>("new").expect("get").as_deref(),
+        Some("text")
+    );
+    assert_eq!(store.get::<u32>(SCHEMA_KEY).expect("get"), Some(2));
+    assert!(directory.0.join("weft.redb.schema-1").exists());
+}
+
+#[test]
+fn a_second_daemon_is_told_who_has_the_state() {
+    let directory = TestDirectory::new("lock");
+    let lock = Lock::take(&directory.0).expect("free");
+    assert_eq!(Lock::holder(&directory.0), Some(std::process::id()));
+    let error = Lock::take(&directory.0).expect_err("taken").to_string();
+    assert!(error.contains(&std::process::id().to_string()), "{error}");
+    drop(lock);
+    assert_eq!(Lock::holder(&directory.0), None);
+    Lock::take(&directory.0).expect("free again");
+}
+
+/// A directory of this test, removed at its end.
+struct TestDirectory(PathBuf);
+
+impl TestDirectory {
+    fn new(name: &str) -> Self {
+        let path =
+            std::env::temp_dir().join(format!("weft-store-test-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir_all(&path).expect("temporary directory");
+        Self(path)
+    }
+}
+
+impl Drop for TestDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
