@@ -66,7 +66,7 @@ pub struct Ipam {
 }
 
 /// What the mesh told us about others.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct MeshView {
     /// Whom it can reach, us included.
     known: BTreeSet<PeerName>,
@@ -75,7 +75,7 @@ struct MeshView {
 }
 
 /// What an event has done so far, and what came of the events before.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Event {
     store: Store,
     /// To be sent and answered once the rows are on their way.
@@ -206,6 +206,27 @@ impl Ipam {
         if !self.event.told_ranges.is_empty() {
             let ranges = self.event.told_ranges.clone();
             self.effect(IpamOutput::RangesChanged(ranges));
+        }
+    }
+
+    /// A copy that makes other random choices from here on, for those who explore what can happen.
+    /// What is printed of an allocator (`Debug`) is all that decides what it does next, but for
+    /// these choices.
+    #[must_use]
+    pub fn fork(&self, seed: [u8; 32]) -> Self {
+        Self {
+            config: self.config.clone(),
+            rng: StdRng::from_seed(seed),
+            ring: self.ring.clone(),
+            space: self.space.clone(),
+            holdings: self.holdings.clone(),
+            displaced: self.displaced.clone(),
+            election: self.election.clone(),
+            mesh: self.mesh.clone(),
+            queues: self.queues.clone(),
+            donors: self.donors.clone(),
+            disputes: self.disputes.clone(),
+            event: self.event.clone(),
         }
     }
 

@@ -18,14 +18,14 @@ use crate::status::ContestStatus;
 const SHOWN_MAX: usize = 256;
 
 /// What one peer disputes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Told {
     shown: Vec<Contest>,
     ranges: Vec<Range>,
     lost: Vec<Range>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Disputes {
     contests: BTreeMap<PeerName, Told>,
     /// Ranges with their former owner.

@@ -24,7 +24,7 @@ struct Ask {
 }
 
 /// Requests for space under way, and peers not to be asked for a while.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Donors {
     asks: Vec<Ask>,
     /// They denied or could not be reached since the last tick.

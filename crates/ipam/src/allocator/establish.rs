@@ -11,7 +11,7 @@ use crate::paxos::Paxos;
 use crate::{Init, IpamOutput};
 
 /// The election of those who get the first shares.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Election {
     /// Tells us from what we were before a restart that forgot our promises.
     uid: u64,

@@ -130,7 +130,7 @@ pub(super) enum Foreign {
 }
 
 /// What is stored, and what is to be written of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Store {
     /// Everything stored but the ring.
     rows: BTreeMap<String, Vec<u8>>,

@@ -36,7 +36,7 @@ struct Lost {
 }
 
 /// Addresses in use here whose range is another's.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Displaced {
     lost: BTreeMap<Ipv4Addr, Lost>,
     changed: BTreeSet<Cidr>,

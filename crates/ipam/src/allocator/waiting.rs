@@ -65,7 +65,7 @@ pub(super) struct Claim {
 }
 
 /// All that wait, in the order they came.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Queues {
     pub(super) primes: Vec<Waiting<Prime>>,
     pub(super) claims: Vec<Waiting<Claim>>,
