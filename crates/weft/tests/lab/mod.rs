@@ -23,6 +23,7 @@ pub(crate) mod mix;
 pub(crate) mod namespace;
 pub(crate) mod original;
 pub(crate) mod patience;
+pub(crate) mod ring;
 pub(crate) mod traffic;
 
 use std::cell::{Cell, RefCell};
