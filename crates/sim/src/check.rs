@@ -256,7 +256,8 @@ impl<'w> Observer<'w> {
             | Fault::Stranger(_)
             | Fault::Forgery(_)
             | Fault::Lie(_)
-            | Fault::LiarsLeave => false,
+            | Fault::LiarsLeave
+            | Fault::Ask(..) => false,
         });
         for (&site, status) in &self.statuses {
             for tunnel in &status.tunnels {

@@ -4,11 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ipam::address::Subnet;
+use ipam::rows::Change;
+use ipam::{Ipam, IpamConfig};
 use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, RequestId};
 
+use crate::addresses::ledger::Promises;
 use crate::forwarder::Forwarder;
 use crate::plan::{PORT, Site};
+use crate::world::requests::Asked;
 
 /// Whether a machine and its router run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +56,12 @@ pub struct Host {
     pub unanswered: BTreeSet<RequestId>,
     /// Whether it left for good.
     pub has_left: bool,
+    /// Rows of address allocation that are durable.
+    pub rows: BTreeMap<String, Vec<u8>>,
+    /// Requests for addresses not answered yet.
+    pub asked: BTreeMap<RequestId, Asked>,
+    /// Addresses acknowledged and not given back.
+    pub promises: Promises,
 }
 
 impl Host {
@@ -71,18 +82,40 @@ impl Host {
             commands: 0,
             unanswered: BTreeSet::new(),
             has_left: false,
+            rows: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            promises: Promises::default(),
         }
     }
 
-    /// Starts the router.
-    pub fn start(&mut self, seed: [u8; 32], now: Instant) {
+    /// Starts the router, with the addresses all sites share.
+    ///
+    /// # Errors
+    ///
+    /// When it does not accept what it had made durable.
+    pub fn start(
+        &mut self,
+        universe: Option<Subnet>,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Result<(), String> {
         self.run += 1;
         self.power = Power::Running;
-        self.node = Some(Node::new(self.config(), seed, now));
+        let mut config = self.config();
+        config.ipam = universe
+            .and_then(|universe| self.ipam_config(universe, seed))
+            .map(|ipam| {
+                let rows = self.rows.clone().into_iter().collect();
+                Ipam::new(ipam, rows, seed, now).map_err(|error| error.to_string())
+            })
+            .transpose()?;
+        self.node = Some(Node::new(config, seed, now));
+        self.asked.clear();
         self.forwarder = Forwarder::default();
         self.armed = None;
         self.accepted = 0;
         self.unanswered.clear();
+        Ok(())
     }
 
     /// Ends the router, with its machine if `power` says so.
@@ -92,6 +125,16 @@ impl Host {
         self.armed = None;
         if power == Power::Off {
             self.learned_mtus.clear();
+        }
+    }
+
+    /// Makes rows of address allocation durable.
+    pub fn store(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            match change.value {
+                Some(value) => self.rows.insert(change.name, value),
+                None => self.rows.remove(&change.name),
+            };
         }
     }
 
@@ -114,6 +157,18 @@ impl Host {
         let id = RequestId(self.commands);
         self.unanswered.insert(id);
         Input::Command { id, command }
+    }
+
+    fn ipam_config(&self, universe: Subnet, seed: [u8; 32]) -> Option<IpamConfig> {
+        Some(IpamConfig {
+            name: self.site.name,
+            nickname: format!("host-{}", self.site.ip),
+            uid: u64::from_le_bytes(*seed.first_chunk().expect("32 bytes")),
+            universe,
+            default_subnet: universe,
+            init: self.site.addresses.clone()?,
+            reclaim_after: None,
+        })
     }
 
     fn config(&self) -> Config {

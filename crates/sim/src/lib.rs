@@ -11,6 +11,7 @@
 pub mod addresses;
 pub mod check;
 pub mod churn;
+pub mod explore;
 pub mod forwarder;
 pub mod host;
 pub mod network;
@@ -141,6 +142,10 @@ fn live(world: &mut World, plan: &Plan, setting: Setting) -> Result<Summary, Vio
         stay_at_rest(world, plan)?;
     }
     deliver_frames(world, plan, components)?;
+    if plan.universe.is_some() {
+        let components = come_to_rest(world, plan)?;
+        world.serve_addresses(&components)?;
+    }
     Ok(summary(world, plan, rest_after))
 }
 
@@ -164,10 +169,16 @@ pub fn come_to_rest(world: &mut World, plan: &Plan) -> Result<Vec<Component>, Vi
     let deadline = world.now() + REST_MAX;
     loop {
         world.run_until(world.now() + LOOK_EVERY)?;
+        world.check_promises()?;
         let mut outcome = Observer::new(world, plan).check();
         if outcome.is_ok() {
             world.run_until(world.now() + ROUTES_SETTLE)?;
             outcome = Observer::new(world, plan).check();
+        }
+        if let Ok(components) = &outcome
+            && let Err(violation) = world.check_addresses(components)
+        {
+            outcome = Err(violation);
         }
         match outcome {
             Ok(components) => return Ok(components),

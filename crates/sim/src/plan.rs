@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipam::address::Subnet;
+use ipam::{Init, Patience};
 use mesh::TrustedSubnet;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
 use wire::PeerName;
+
+use crate::addresses::plan::{self as addresses, Ask, Who};
 
 /// Port of every router.
 pub const PORT: u16 = 6783;
@@ -61,6 +65,8 @@ pub struct Site {
     pub launch_peers: BTreeSet<usize>,
     /// When it is first started.
     pub start_at: Duration,
+    /// How its address ring comes into being; `None` if it allocates no addresses.
+    pub addresses: Option<Init>,
 }
 
 impl Site {
@@ -155,6 +161,8 @@ pub enum Fault {
     Lie(usize),
     /// Those peers leave for good.
     LiarsLeave,
+    /// Somebody asks a router for an address.
+    Ask(usize, Ask),
 }
 
 /// Treatment of datagrams, everywhere.
@@ -188,6 +196,8 @@ pub struct Plan {
     pub calm_at: Duration,
     /// Largest one-way delay of the network.
     pub delay_max: Duration,
+    /// The addresses all sites share, if they allocate any.
+    pub universe: Option<Subnet>,
 }
 
 impl Plan {
@@ -205,12 +215,14 @@ impl Plan {
             conn_limit: CONN_LIMIT_DEFAULT,
             launch_peers: (n > 0).then_some(0).into_iter().collect(),
             start_at: Duration::ZERO,
+            addresses: None,
         };
         Self {
             sites: (0..peers).map(site).collect(),
             faults: Vec::new(),
             calm_at: Duration::ZERO,
             delay_max: Duration::from_millis(5),
+            universe: None,
         }
     }
 
@@ -232,6 +244,7 @@ impl Plan {
             faults: Vec::new(),
             calm_at: Duration::ZERO,
             delay_max: Duration::from_millis(*[1, 5, 40, 150].choose(&mut rng).expect("not empty")),
+            universe: None,
         };
         if only_lies {
             plan.draw_lies(&mut rng);
@@ -248,7 +261,45 @@ impl Plan {
                 .iter_mut()
                 .for_each(|site| site.conn_limit = limit);
         }
+        if !setting.hostile && peers < SPARSE_FROM {
+            // A generator of its own: what else happens stays as it was.
+            plan.draw_requests(&mut StdRng::seed_from_u64(setting.seed ^ 0xadd2_e55e));
+        }
         plan
+    }
+
+    /// All sites allocate addresses, and are asked for some. Modes that cannot make two rings, even if
+    /// some sites never get to know each other.
+    fn draw_requests(&mut self, rng: &mut StdRng) {
+        let mut names: Vec<PeerName> = self.sites.iter().map(|site| site.name).collect();
+        names.sort_unstable();
+        let init = if rng.random_bool(0.5) {
+            Init::Seed(names)
+        } else {
+            Init::Consensus(Some(names.len()))
+        };
+        for site in &mut self.sites {
+            site.addresses = Some(init.clone());
+        }
+        self.universe = Some(addresses::subnet(0x0a20_0000, rng.random_range(22..=27)));
+        let last = u64::try_from(self.calm_at.as_millis()).expect("minutes");
+        for _ in 0..rng.random_range(2..8) {
+            let at = Duration::from_millis(rng.random_range(0..=last));
+            let site = rng.random_range(0..self.sites.len());
+            let who = Who::Service(rng.random_range(0..3));
+            let ask = if rng.random_bool(0.8) {
+                Ask::Allocate {
+                    who,
+                    subnet: None,
+                    patience: Patience::Short,
+                }
+            } else {
+                Ask::Delete(who)
+            };
+            self.faults
+                .push((at.min(self.calm_at), Fault::Ask(site, ask)));
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
     }
 
     fn draw_faults(&mut self, rng: &mut StdRng, events: usize) {
@@ -412,6 +463,7 @@ fn draw_sites(rng: &mut StdRng, count: usize) -> Vec<Site> {
         conn_limit: CONN_LIMIT_DEFAULT,
         launch_peers: BTreeSet::new(),
         start_at: Duration::from_millis(if late { rng.random_range(0..30_000) } else { 0 }),
+        addresses: None,
     });
     let mut sites: Vec<_> = sites.collect();
     draw_launch_peers(rng, &mut sites);

@@ -1,6 +1,7 @@
 //! The event loop: virtual time, what is under way, and the routers it happens to.
 
 mod hostile;
+pub mod requests;
 mod tcp;
 mod udp;
 
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ipam::address::Subnet;
 use mesh::LinkId;
 use node::{Command, Input, Output, Record};
 use overlay::table::{ForwardingTable, TunnelEvent};
@@ -24,6 +26,7 @@ use crate::network::{Network, StreamId, Streams};
 use crate::plan::{Fault, Plan, Setting, Weather};
 use crate::queue::Queue;
 use hostile::Liar;
+use requests::Answered;
 
 /// Timer calls in a row that may leave a timer due: more is a busy loop.
 const TIMER_REPEATS_MAX: usize = 8;
@@ -100,6 +103,12 @@ pub struct World {
     pub link_bytes: u64,
     /// The same by site, with the number of writes.
     pub sent: Vec<Sent>,
+    /// Answers to requests for addresses.
+    pub answers: Vec<Answered>,
+    /// Which site uses an address.
+    users: BTreeMap<u32, usize>,
+    /// The addresses all sites share, if they allocate any.
+    universe: Option<Subnet>,
     streams: Streams,
     sites_by_ip: BTreeMap<IpAddr, usize>,
     /// The first site of each name.
@@ -126,6 +135,9 @@ impl World {
             steps: 0,
             link_bytes: 0,
             sent: vec![Sent::default(); plan.sites.len()],
+            answers: Vec::new(),
+            users: BTreeMap::new(),
+            universe: plan.universe,
             sites_by_name: by_name(plan),
             streams: Streams::default(),
             queue: Queue::new(),
@@ -295,6 +307,7 @@ impl World {
             Fault::Forgery(site) => return self.forgery(site),
             Fault::Lie(site) => return self.lie(site),
             Fault::LiarsLeave => return self.liars_leave(),
+            Fault::Ask(site, ref ask) => return self.ask_as_planned(site, ask),
         }
         Ok(())
     }
@@ -308,7 +321,7 @@ impl World {
         self.rng.fill_bytes(&mut seed);
         let now = self.instant();
         self.trace(|| format!("start {site}"));
-        self.hosts[site].start(seed, now);
+        self.hosts[site].start(self.universe, seed, now)?;
         self.drain(site)?;
         let texts = self.hosts[site].persisted.clone();
         let launch = &self.hosts[site].site.launch_peers;
@@ -449,6 +462,7 @@ impl World {
             Output::Persist(Record::DirectPeers(texts)) => {
                 self.hosts[site].persisted = Some(texts);
             }
+            Output::Persist(Record::Rows(changes)) => self.hosts[site].store(changes),
             Output::Dial { link, remote } => self.dial(site, link, remote),
             Output::Send { link, bytes } => {
                 if !self.tell_liar(site, link, &bytes) {
@@ -470,11 +484,7 @@ impl World {
                 let datagram = datagram.map_err(|text| format!("site {site}: {text}"))?;
                 self.transmit_all(site, vec![datagram]);
             }
-            Output::Reply { id, .. } => {
-                if !self.hosts[site].unanswered.remove(&id) {
-                    return Err(format!("site {site} answers a command twice"));
-                }
-            }
+            Output::Reply { id, reply } => return self.replied(site, id, reply),
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ pub struct Waiting {
     pub since: Instant,
     /// Whether an answer `Cancelled` is right: the caller hung up, or its container died.
     pub may_be_cancelled: bool,
+    /// Whether what it gets may be given back already: nothing is promised.
+    pub is_void: bool,
     /// What a `Free` or `Delete` must find.
     pub must_succeed: bool,
 }
@@ -182,10 +184,18 @@ impl Peer {
             request: request.clone(),
             since: self.local(now),
             may_be_cancelled: false,
+            is_void: false,
             must_succeed,
         };
         self.waiting.insert(ticket, waiting);
         ticket
+    }
+
+    /// Somebody gives back what it has or gets by what it asked so far.
+    pub fn void(&mut self, ident: &str) {
+        for waiting in self.waiting.values_mut().filter(|w| w.is_by(ident)) {
+            waiting.is_void = true;
+        }
     }
 
     /// Makes rows durable.

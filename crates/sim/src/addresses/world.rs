@@ -419,6 +419,7 @@ impl<'a> World<'a> {
             ContainerEvent::Died => peer.promises.died(ident, local),
             ContainerEvent::Destroyed => {
                 peer.promises.delete(ident);
+                peer.void(ident);
             }
         }
         let asked_by = |waiting: &super::peer::Waiting| waiting.is_by(ident);

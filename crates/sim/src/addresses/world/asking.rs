@@ -109,12 +109,14 @@ impl World<'_> {
                 let address = held.get(position % held.len().max(1)).copied();
                 let address = address.unwrap_or_else(|| self.plan.universe.base() + 1);
                 let must_succeed = promises.free(&ident, address);
+                self.peers[n].void(&ident);
                 let address = Ipv4Addr::from(address);
                 (Request::Free { ident, address }, must_succeed)
             }
             Ask::Delete(who) => {
                 let ident = ident(n, who);
                 let must_succeed = promises.delete(&ident);
+                self.peers[n].void(&ident);
                 (Request::Delete { ident }, must_succeed)
             }
             Ask::Lookup(who) => {
@@ -264,6 +266,9 @@ impl World<'_> {
                 self.check_allocated(n, ident, subnet, *cidr)?;
                 let text = cidr.address.to_string();
                 let ident = if ident == ANONYMOUS { &text } else { ident };
+                if waiting.is_void {
+                    return Ok(());
+                }
                 self.promise(n, ident, cidr.address, *is_container);
             }
             (
@@ -277,7 +282,7 @@ impl World<'_> {
                 Answer::Done,
             ) => {
                 // Whoever has no name may claim what others hold, and it stays theirs.
-                let is_kept = ident != ANONYMOUS && !no_error_on_unknown;
+                let is_kept = ident != ANONYMOUS && !no_error_on_unknown && !waiting.is_void;
                 if is_kept && universe.contains(u32::from(cidr.address)) {
                     self.promise(n, ident, cidr.address, *is_container);
                 }
