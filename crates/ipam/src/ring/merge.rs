@@ -77,12 +77,11 @@ impl Ring {
         } else {
             self.seeds.clone()
         };
-        let mut after = Self {
+        let after = Self {
             entries,
             seeds,
             ..Self::new(self.universe, self.us)
         };
-        after.clip_free();
         after.assert_invariants();
         let (gained, lost) = self.difference(&after);
         let changed = *self != after;
@@ -113,17 +112,6 @@ impl Ring {
             });
         }
         Ok(())
-    }
-
-    /// Makes no entry report more than it has. Versions stay: every peer that knows the same tokens
-    /// clips alike. Entries of others need it too, as one that is taken over is not cut where its
-    /// old owner had cut it unheard.
-    fn clip_free(&mut self) {
-        for index in 0..self.entries.len() {
-            let distance = self.distance(index);
-            let free = &mut self.entries[index].free;
-            *free = distance.min(*free);
-        }
     }
 
     /// What we own in `after` and not here, and the reverse.
@@ -230,7 +218,7 @@ impl<'a, F: Fn(Range) -> bool> Walk<'a, F> {
             let entry = match rest.split_last() {
                 Some((entry, before)) if entry.token == mine.token => {
                     rest = before;
-                    self.choose(*mine, *entry)
+                    self.choose(self.clipped(*mine), self.clipped(*entry))
                 }
                 _ => *mine,
             };
@@ -318,8 +306,19 @@ impl<'a, F: Fn(Range) -> bool> Walk<'a, F> {
     }
 
     fn keep(&mut self, entry: Entry) {
-        self.entries.push(entry);
+        self.entries.push(self.clipped(entry));
         self.pass(entry.token);
+    }
+
+    /// An entry that reports no more free addresses than it has in the result. Its version stays:
+    /// every peer that knows the same tokens clips alike. Entries of others need it too, as one that
+    /// is taken over is not cut where its old owner had cut it unheard.
+    fn clipped(&self, entry: Entry) -> Entry {
+        let distance = self.ranges(entry.token, self.kept).map(Range::size);
+        Entry {
+            free: entry.free.min(distance.iter().sum()),
+            ..entry
+        }
     }
 
     /// What comes next ends here.
