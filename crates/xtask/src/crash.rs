@@ -16,17 +16,13 @@ mod leftovers;
 pub(crate) mod probe;
 mod verdict;
 
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
-use crate::demo::build_release;
-use crate::options::{Options, exit_code};
-use crate::setup;
+use crate::options::{Ordeal, exit_code};
 use crate::stage::{Outcome, Stage, run, wait_for};
 use crate::stopwatch::Stopwatch;
-use chance::Chance;
 use faults::{Faults, reset};
 use host::{Host, lay_host, lay_switch};
 use leftovers::Inventory;
@@ -50,31 +46,19 @@ const PAUSE_MAX: Duration = Duration::from_millis(700);
 /// What was asked for on the command line.
 struct Plan {
     kills: usize,
-    seed: u64,
-    write: bool,
-    /// A binary to crash instead of one built from these sources.
-    weft: Option<PathBuf>,
+    ordeal: Ordeal,
 }
 
 impl Plan {
     fn read(arguments: &[&str]) -> Outcome<Self> {
-        let mut plan = Self {
-            kills: 200,
-            seed: Chance::fresh_seed(),
-            write: false,
-            weft: None,
-        };
-        let mut options = Options::of(arguments);
-        while let Some(name) = options.next_name() {
-            match name {
-                "--kills" => plan.kills = options.number()?.clamp(1, 100_000) as usize,
-                "--seed" => plan.seed = options.number()?,
-                "--write" => plan.write = true,
-                "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
-                _ => return options.unknown(),
+        let mut kills = 200;
+        let ordeal = Ordeal::read(arguments, |name, options| {
+            if name == "--kills" {
+                kills = options.number()?.clamp(1, 100_000) as usize;
             }
-        }
-        Ok(plan)
+            Ok(name == "--kills")
+        })?;
+        Ok(Self { kills, ordeal })
     }
 }
 
@@ -87,12 +71,7 @@ pub(crate) fn run_crash(arguments: &[&str]) -> ExitCode {
 }
 
 fn crash(plan: &Plan) -> Outcome<bool> {
-    let missing = setup::ensure(setup::FOR_TEST);
-    if !missing.is_empty() {
-        return Err(format!("please install: {}", missing.join(" ")));
-    }
-    let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
-    println!("seed {}", plan.seed);
+    let weft = plan.ordeal.prepare()?;
     let watch = Stopwatch::start();
     let stage = Stage::new(STAGE)?;
     let hosts = lay_out(&stage, &weft)?;
@@ -106,8 +85,8 @@ fn crash(plan: &Plan) -> Outcome<bool> {
 
     start_hosts(&hosts)?;
     let talk = Talk::start(&stage, &hosts)?;
-    let mut verdict = Verdict::new(plan.seed);
-    let mut faults = Faults::new(&hosts, &talk, plan.seed);
+    let mut verdict = Verdict::new(plan.ordeal.seed);
+    let mut faults = Faults::new(&hosts, &talk, plan.ordeal.seed);
     while faults.kills < plan.kills {
         let recovery = faults.strike()?;
         println!("{:4} of {}: {recovery}", faults.kills, plan.kills);
@@ -125,7 +104,7 @@ fn crash(plan: &Plan) -> Outcome<bool> {
     verdict.left_over = after.beyond(&before);
     verdict.took = watch.elapsed();
     println!("\n{verdict}");
-    if plan.write {
+    if plan.ordeal.write {
         verdict.write()?;
     }
     Ok(verdict.is_good())

@@ -1,8 +1,12 @@
 //! Reading the options of a command, one after the other.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::slice::Iter;
 
+use crate::crash::chance::Chance;
+use crate::demo::build_release;
+use crate::setup;
 use crate::stage::Outcome;
 
 /// Options of the form `--name` or `--name value`.
@@ -45,6 +49,53 @@ impl<'a> Options<'a> {
     }
 }
 
+/// What every ordeal of running routers is told.
+pub(crate) struct Ordeal {
+    /// Decides what happens when.
+    pub(crate) seed: u64,
+    /// Whether the result goes into the documentation.
+    pub(crate) write: bool,
+    /// A binary to be tried instead of one built from these sources.
+    weft: Option<PathBuf>,
+}
+
+impl Ordeal {
+    /// Reads the options every ordeal has, and leaves others to `own`, which takes its value and says
+    /// whether it knows the name.
+    pub(crate) fn read(
+        arguments: &[&str],
+        mut own: impl FnMut(&str, &mut Options<'_>) -> Outcome<bool>,
+    ) -> Outcome<Self> {
+        let mut ordeal = Self {
+            seed: Chance::fresh_seed(),
+            write: false,
+            weft: None,
+        };
+        let mut options = Options::of(arguments);
+        while let Some(name) = options.next_name() {
+            match name {
+                "--seed" => ordeal.seed = options.number()?,
+                "--write" => ordeal.write = true,
+                "--weft" => ordeal.weft = Some(PathBuf::from(options.value()?)),
+                _ if own(name, &mut options)? => {}
+                _ => return options.unknown(),
+            }
+        }
+        Ok(ordeal)
+    }
+
+    /// Looks for the programs that are needed, says the seed, and returns the binary to be tried.
+    pub(crate) fn prepare(&self) -> Outcome<PathBuf> {
+        let missing = setup::ensure(setup::FOR_TEST);
+        if !missing.is_empty() {
+            return Err(format!("please install: {}", missing.join(" ")));
+        }
+        let weft = self.weft.clone().map_or_else(build_release, Ok)?;
+        println!("seed {}", self.seed);
+        Ok(weft)
+    }
+}
+
 /// The exit code of a command that succeeded, did not, or could not be carried out, which is said
 /// after `broke_off`.
 pub(crate) fn exit_code(broke_off: &str, outcome: Outcome<bool>) -> ExitCode {
@@ -61,6 +112,24 @@ pub(crate) fn exit_code(broke_off: &str, outcome: Outcome<bool>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ordeal_takes_its_own_options_and_refuses_what_nobody_knows() {
+        let mut kills = 0;
+        let mut own = |name: &str, options: &mut Options<'_>| {
+            if name == "--kills" {
+                kills = options.number()?;
+            }
+            Ok(name == "--kills")
+        };
+        let ordeal = Ordeal::read(&["--seed", "5", "--kills", "7", "--write"], &mut own).unwrap();
+        assert_eq!((ordeal.seed, ordeal.write, ordeal.weft), (5, true, None));
+        let error = Ordeal::read(&["--minutes", "3"], &mut own).err();
+        assert_eq!(error.as_deref(), Some("unknown argument --minutes"));
+        let error = Ordeal::read(&["--kills"], &mut own).err();
+        assert_eq!(error.as_deref(), Some("--kills needs a value"));
+        assert_eq!(kills, 7);
+    }
 
     #[test]
     fn options_are_read_in_order_and_refused_by_name() {

@@ -25,9 +25,7 @@ use std::time::Duration;
 
 use crate::crash::chance::Chance;
 use crate::crash::host::lay_switch;
-use crate::demo::build_release;
-use crate::options::{Options, exit_code};
-use crate::setup;
+use crate::options::{Ordeal, exit_code};
 use crate::stage::{Outcome, Stage, wait_for};
 use crate::stopwatch::Stopwatch;
 use agent::{Agent, Counts};
@@ -59,34 +57,20 @@ const REST_MAX: Duration = Duration::from_secs(90);
 /// What was asked for on the command line.
 struct Plan {
     length: Duration,
-    seed: u64,
-    write: bool,
-    /// A binary to soak instead of one built from these sources.
-    weft: Option<PathBuf>,
+    ordeal: Ordeal,
 }
 
 impl Plan {
     fn read(arguments: &[&str]) -> Outcome<Self> {
-        let mut plan = Self {
-            length: Duration::from_secs(30 * 60),
-            seed: Chance::fresh_seed(),
-            write: false,
-            weft: None,
-        };
-        let mut options = Options::of(arguments);
-        while let Some(name) = options.next_name() {
-            match name {
-                "--minutes" => {
-                    let minutes = options.number()?.clamp(3, 60 * 24 * 7);
-                    plan.length = Duration::from_secs(minutes * 60);
-                }
-                "--seed" => plan.seed = options.number()?,
-                "--write" => plan.write = true,
-                "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
-                _ => return options.unknown(),
+        let mut minutes = 30;
+        let ordeal = Ordeal::read(arguments, |name, options| {
+            if name == "--minutes" {
+                minutes = options.number()?.clamp(3, 60 * 24 * 7);
             }
-        }
-        Ok(plan)
+            Ok(name == "--minutes")
+        })?;
+        let length = Duration::from_secs(minutes * 60);
+        Ok(Self { length, ordeal })
     }
 }
 
@@ -99,19 +83,14 @@ pub(crate) fn run_soak(arguments: &[&str]) -> ExitCode {
 }
 
 fn soak(plan: &Plan) -> Outcome<bool> {
-    let missing = setup::ensure(setup::FOR_TEST);
-    if !missing.is_empty() {
-        return Err(format!("please install: {}", missing.join(" ")));
-    }
-    let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
+    let weft = plan.ordeal.prepare()?;
     let weaver = std::env::var_os(ORIGINAL).map(PathBuf::from);
-    println!("seed {}", plan.seed);
     match &weaver {
         Some(_) => println!("three Weft (w) and three original (o) peers"),
         None => println!("six Weft peers; set {ORIGINAL} to have originals among them"),
     }
     let stage = Stage::new(STAGE)?;
-    let mut chance = Chance::new(plan.seed);
+    let mut chance = Chance::new(plan.ordeal.seed);
     let peers = lay_out(&stage, &weft, weaver.as_deref())?;
     let mut soak = Soak::start(&stage, peers, plan, &mut chance)?;
     for (at, action) in schedule(plan.length, PEERS, &mut chance) {
@@ -120,7 +99,7 @@ fn soak(plan: &Plan) -> Outcome<bool> {
     }
     let verdict = soak.end(plan.length)?;
     println!("\n{verdict}");
-    if plan.write {
+    if plan.ordeal.write {
         verdict.write()?;
     }
     Ok(verdict.is_good())
@@ -188,7 +167,7 @@ impl<'a> Soak<'a> {
             watch: Stopwatch::start(),
             at_rest: at_rest?,
             register: Register::default(),
-            verdict: Verdict::new(plan.seed, plan.length, (wefts, PEERS - wefts)),
+            verdict: Verdict::new(plan.ordeal.seed, plan.length, (wefts, PEERS - wefts)),
             sampled: Duration::ZERO,
             shown: Duration::ZERO,
             last_counts: Counts::default(),
