@@ -229,6 +229,13 @@ pub fn encode_form<'a>(fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> 
     encoded
 }
 
+/// Encodes one segment of a path.
+pub fn encode_segment(text: &str) -> String {
+    let mut encoded = String::new();
+    encode_component(text, &mut encoded);
+    encoded
+}
+
 fn encode_component(text: &str, into: &mut String) {
     for byte in text.bytes() {
         match byte {
@@ -280,5 +287,6 @@ mod tests {
     fn form_fields_are_percent_encoded() {
         let form = encode_form([("peer", "a b:1"), ("replace", "true")]);
         assert_eq!(form, "peer=a%20b%3A1&replace=true");
+        assert_eq!(encode_segment("::1/a"), "%3A%3A1%2Fa");
     }
 }

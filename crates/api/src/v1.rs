@@ -6,8 +6,12 @@
 //! | `GET /v1/ps` | | list of `Attachment` |
 //! | `POST /v1/attach` | `AttachRequest` | `Addresses` |
 //! | `POST /v1/detach` | `DetachRequest` | `Addresses` |
+//! | `POST /v1/claim` | `ClaimRequest` | `Addresses` |
 //! | `POST /v1/expose` | `ExposeRequest` | `Addresses` |
 //! | `POST /v1/hide` | `HideRequest` | `Addresses` |
+//!
+//! An address is `10.32.1.5/12` or `ip:10.32.1.5/12` for exactly that one, `net:10.32.1.0/24` for any
+//! in a subnet, `net:default` for any in the default subnet.
 //!
 //! A refusal is `Failure` with a 4xx or 5xx status.
 
@@ -31,10 +35,26 @@ pub enum Target {
 pub struct AttachRequest {
     /// Whose namespace.
     pub target: Target,
-    /// Addresses with prefix length, for example `10.32.1.5/12`.
+    /// Addresses; none means `net:default`.
     pub addresses: Vec<String>,
     /// Whether to add the multicast route.
     pub multicast: bool,
+    /// Wait for addresses as long as it takes, instead of five seconds each.
+    #[serde(default)]
+    pub wait: bool,
+}
+
+/// Claims addresses for a namespace without plugging it in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClaimRequest {
+    /// Whose addresses.
+    pub target: Target,
+    /// Addresses with prefix length; at least one.
+    pub addresses: Vec<String>,
+    /// Wait as long as it takes, instead of five seconds each.
+    #[serde(default)]
+    pub wait: bool,
 }
 
 /// Takes addresses, or the whole interface, away.
@@ -43,7 +63,7 @@ pub struct AttachRequest {
 pub struct DetachRequest {
     /// Whose namespace.
     pub target: Target,
-    /// Addresses to remove; empty for all.
+    /// Addresses to remove; none means `net:default`, or all where no addresses are allocated.
     pub addresses: Vec<String>,
 }
 
@@ -51,17 +71,20 @@ pub struct DetachRequest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExposeRequest {
-    /// Addresses with prefix length.
+    /// Addresses; none means `net:default`.
     pub addresses: Vec<String>,
     /// Whether traffic between the subnet and the rest of the world is masqueraded.
     pub masquerade: bool,
+    /// Wait for addresses as long as it takes, instead of five seconds each.
+    #[serde(default)]
+    pub wait: bool,
 }
 
 /// Takes addresses of the host away.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HideRequest {
-    /// Addresses to remove; empty for all.
+    /// Addresses to remove; none means `net:default`, or all where no addresses are allocated.
     pub addresses: Vec<String>,
 }
 
@@ -114,6 +137,9 @@ pub struct Status {
     pub peers: Vec<crate::report::Peer>,
     /// Trusted subnets.
     pub trusted_subnets: Vec<String>,
+    /// Address allocation, where there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<crate::report::Ipam>,
 }
 
 /// Why a request was refused.

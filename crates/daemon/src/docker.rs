@@ -1,20 +1,22 @@
-//! The few calls Weft makes to a Docker engine: version negotiation and container inspection.
+//! The few calls Weft makes to a Docker engine: version negotiation, what runs, what happens to it.
 //!
 //! One connection per call, over the engine's Unix socket or plain TCP. Format: the Docker Engine
 //! API, versions 1.24 to current (design D8).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::Request;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use ipam::ContainerEvent;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::task;
+use crate::task::{self, Task};
 
 /// Address used when `DOCKER_HOST` is not set.
 pub const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
@@ -26,6 +28,9 @@ const VERSION_MIN: (u32, u32) = (1, 24);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest answer accepted, bytes.
 const BODY_BYTES_MAX: usize = 16 << 20;
+
+/// Longest event accepted, bytes: labels of a container are part of it.
+const EVENT_BYTES_MAX: usize = 4 << 20;
 
 /// Where the engine is.
 #[derive(Debug, Clone)]
@@ -102,6 +107,29 @@ struct State {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Listed {
+    id: String,
+}
+
+/// What happened to a container, as the engine says it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Happened {
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    action: String,
+    actor: Actor,
+}
+
+#[derive(Deserialize)]
+struct Actor {
+    #[serde(rename = "ID", default)]
+    id: String,
+}
+
+#[derive(Deserialize)]
 struct Complaint {
     message: String,
 }
@@ -158,6 +186,38 @@ impl Docker {
         }
     }
 
+    /// Ids of the containers that run.
+    pub async fn running(&self) -> Result<BTreeSet<String>, DockerError> {
+        let version = self.negotiate().await?;
+        let path = format!("/v{}.{}/containers/json", version.0, version.1);
+        let (status, body) = self.get(&path).await?;
+        if status != 200 {
+            return Err(DockerError::Refused(complaint(&body)));
+        }
+        let listed: Vec<Listed> = serde_json::from_slice(&body)
+            .map_err(|error| DockerError::Refused(error.to_string()))?;
+        Ok(listed.into_iter().map(|container| container.id).collect())
+    }
+
+    /// What happens to containers from now on.
+    pub async fn events(&self) -> Result<Events, DockerError> {
+        let version = self.negotiate().await?;
+        let filters = r#"{"type":["container"],"event":["start","die","destroy"]}"#;
+        let query = api::client::encode_form([("filters", filters)]);
+        let path = format!("/v{}.{}/events?{query}", version.0, version.1);
+        let (response, connection) = self.in_time(self.open(&path)).await?;
+        if response.status() != 200 {
+            let status = response.status();
+            return Err(DockerError::Refused(format!("events: {status}")));
+        }
+        Ok(Events {
+            address: self.address.clone(),
+            body: response.into_body(),
+            buffer: Vec::new(),
+            _connection: connection,
+        })
+    }
+
     /// The newest version both sides speak.
     async fn negotiate(&self) -> Result<(u32, u32), DockerError> {
         let (status, body) = self.get("/version").await?;
@@ -179,31 +239,99 @@ impl Docker {
     }
 
     async fn get(&self, path: &str) -> Result<(u16, Bytes), DockerError> {
-        let unreachable = |cause: String| DockerError::Unreachable {
-            address: self.address.clone(),
-            cause,
-        };
         let call = async {
-            match &self.place {
-                Place::Unix(socket) => {
-                    let stream = UnixStream::connect(socket)
-                        .await
-                        .map_err(|error| unreachable(crate::links::words(&error)))?;
-                    exchange(stream, path).await.map_err(unreachable)
-                }
-                Place::Tcp(host) => {
-                    let stream = TcpStream::connect(host)
-                        .await
-                        .map_err(|error| unreachable(crate::links::words(&error)))?;
-                    exchange(stream, path).await.map_err(unreachable)
-                }
-            }
+            let (response, _connection) = self.open(path).await?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
+                .collect()
+                .await
+                .map_err(|error| self.unreachable(error.to_string()))?
+                .to_bytes();
+            Ok((status, body))
         };
+        self.in_time(call).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        call: impl Future<Output = Result<T, DockerError>>,
+    ) -> Result<T, DockerError> {
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(answer) => answer,
-            Err(_) => Err(unreachable("no answer in time".to_owned())),
+            Err(_) => Err(self.unreachable("no answer in time".to_owned())),
         }
     }
+
+    fn unreachable(&self, cause: String) -> DockerError {
+        DockerError::Unreachable {
+            address: self.address.clone(),
+            cause,
+        }
+    }
+
+    /// Asks, and returns the head of the answer with the connection its body comes by.
+    async fn open(&self, path: &str) -> Result<(Response<Incoming>, Task), DockerError> {
+        let failed = |error: std::io::Error| self.unreachable(crate::links::words(&error));
+        let answer = match &self.place {
+            Place::Unix(socket) => {
+                exchange(UnixStream::connect(socket).await.map_err(failed)?, path).await
+            }
+            Place::Tcp(host) => {
+                exchange(TcpStream::connect(host).await.map_err(failed)?, path).await
+            }
+        };
+        answer.map_err(|error| self.unreachable(error.to_string()))
+    }
+}
+
+/// A stream of what happens to containers.
+#[derive(Debug)]
+pub struct Events {
+    address: String,
+    body: Incoming,
+    /// What came of the next line.
+    buffer: Vec<u8>,
+    _connection: Task,
+}
+
+impl Events {
+    /// Waits for the next event: of which container, and what. `None` when the engine ends the stream.
+    pub async fn next(&mut self) -> Result<Option<(String, ContainerEvent)>, DockerError> {
+        loop {
+            while let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                if let Some(event) = event_of(&line) {
+                    return Ok(Some(event));
+                }
+            }
+            let unreachable = |cause: String| DockerError::Unreachable {
+                address: self.address.clone(),
+                cause,
+            };
+            let frame = match self.body.frame().await {
+                Some(frame) => frame.map_err(|error| unreachable(error.to_string()))?,
+                None => return Ok(None),
+            };
+            if let Ok(bytes) = frame.into_data() {
+                self.buffer.extend_from_slice(&bytes);
+            }
+            if self.buffer.len() > EVENT_BYTES_MAX {
+                return Err(unreachable("an event is too long".to_owned()));
+            }
+        }
+    }
+}
+
+/// The event of one line; `None` for what we do not follow.
+fn event_of(line: &[u8]) -> Option<(String, ContainerEvent)> {
+    let happened: Happened = serde_json::from_slice(line).ok()?;
+    let event = match happened.action.as_str() {
+        "start" => ContainerEvent::Started,
+        "die" => ContainerEvent::Died,
+        "destroy" => ContainerEvent::Destroyed,
+        _ => return None,
+    };
+    (happened.r#type == "container").then_some((happened.actor.id, event))
 }
 
 /// Whether a text can be a container's id or name; keeps paths and queries out of the request line.
@@ -222,14 +350,13 @@ fn complaint(body: &[u8]) -> String {
     }
 }
 
-async fn exchange<S>(stream: S, path: &str) -> Result<(u16, Bytes), String>
+async fn exchange<S>(stream: S, path: &str) -> Result<(Response<Incoming>, Task), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| error.to_string())?;
-    let _connection = task::spawn("docker call", async move {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = task::spawn("docker call", async move {
         // Its error reaches us through the request.
         let _ = connection.await;
     });
@@ -237,18 +364,8 @@ where
         .header("Host", "docker")
         .header("User-Agent", "weft")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| error.to_string())?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| error.to_string())?;
-    let status = response.status().as_u16();
-    let body = Limited::new(response.into_body(), BODY_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|error| error.to_string())?
-        .to_bytes();
-    Ok((status, body))
+        .expect("paths are made of plain characters");
+    Ok((sender.send_request(request).await?, connection))
 }
 
 #[cfg(test)]
@@ -308,12 +425,42 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn events_are_told_one_by_one() {
+        let lines = concat!(
+            r#"{"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{}},"id":"abc"}"#,
+            "\n",
+            r#"{"Type":"network","Action":"destroy","Actor":{"ID":"n"}}"#,
+            "\nnonsense\n",
+            r#"{"Type":"container","Action":"die","Actor":{"ID":"abc"}}"#,
+            "\n",
+        );
+        let docker = engine("1.51", "/v1.51/events?filters=", lines).await;
+        let mut events = docker.events().await.expect("a stream");
+        let mut next = async || events.next().await.expect("no error");
+        let told = |event| Some(("abc".to_owned(), event));
+        assert_eq!(next().await, told(ContainerEvent::Started));
+        assert_eq!(next().await, told(ContainerEvent::Died));
+        assert_eq!(next().await, None);
+    }
+
+    #[tokio::test]
+    async fn running_containers_are_listed_by_id() {
+        let list = r#"[{"Id":"abc","Names":["/web"]},{"Id":"def"}]"#;
+        let docker = engine("1.44", "/v1.44/containers/json", list).await;
+        let running = docker.running().await.expect("a list");
+        assert_eq!(
+            running,
+            BTreeSet::from(["abc".to_owned(), "def".to_owned()])
+        );
+    }
+
     /// An engine that answers the version and one path.
     async fn engine(version: &str, path: &str, answer: &str) -> Docker {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = format!("tcp://{}", listener.local_addr().expect("bound"));
         let version = format!("{{\"ApiVersion\":\"{version}\"}}");
-        let path = format!("GET {path} HTTP/1.1");
+        let path = format!("GET {path}");
         let answer = answer.to_owned();
         let server = task::spawn("test engine", async move {
             for _ in 0..2 {

@@ -4,7 +4,7 @@
 //! container, and whether an exposed address is masqueraded. All work is blocking and done one job
 //! after another on a thread of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
@@ -27,6 +27,10 @@ const EXPOSED: &str = "exposed";
 const PORT_PREFIX: &str = "vethwepl";
 /// Characters of the identifier that name a veth pair (docker.md C1).
 const ID_CHARS: usize = 7;
+/// Beginning of the identifier of a network namespace; its name or path follows.
+const NETNS_IDENT: &str = "netns:";
+/// Beginning of the identifier of a process; its number follows.
+const PID_IDENT: &str = "pid:";
 /// Jobs waiting for the thread.
 const JOBS_MAX: usize = 64;
 
@@ -66,6 +70,54 @@ pub struct Label {
     pub name: Option<String>,
 }
 
+impl Label {
+    /// The identifier under which the allocator keeps its addresses.
+    pub fn ident(&self) -> String {
+        if self.name.is_some() || self.id.starts_with(PID_IDENT) {
+            return self.id.clone();
+        }
+        let directories = ["/run/netns/", "/var/run/netns/"];
+        let name = directories.iter().find_map(|dir| self.id.strip_prefix(dir));
+        format!("{NETNS_IDENT}{}", name.unwrap_or(&self.id))
+    }
+}
+
+/// Whether an identifier is that of a namespace or process, whose end this host sees, rather than of
+/// a container, whose end its engine tells.
+pub fn is_namespace_ident(ident: &str) -> bool {
+    ident.starts_with(NETNS_IDENT) || ident.starts_with(PID_IDENT)
+}
+
+/// Who is given addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupant {
+    /// How the allocator knows it.
+    pub ident: String,
+    /// Whether its end is seen, and its addresses are then given back.
+    pub is_container: bool,
+    /// Whether it has an interface of ours.
+    pub is_attached: bool,
+    /// Where it is; `None` for the bridge.
+    place: Option<Place>,
+}
+
+impl Occupant {
+    /// The bridge itself.
+    pub fn bridge() -> Self {
+        Self {
+            ident: crate::addresses::EXPOSE_IDENT.to_owned(),
+            is_container: false,
+            is_attached: true,
+            place: None,
+        }
+    }
+
+    /// Whether it is a container of an engine.
+    pub fn is_docker(&self) -> bool {
+        self.is_container && !is_namespace_ident(&self.ident)
+    }
+}
+
 /// An exposed address as remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ExposedRecord {
@@ -100,6 +152,11 @@ pub enum HostError {
 }
 
 impl HostError {
+    /// Whether there is no interface, and so no address on it.
+    pub fn is_link_gone(&self) -> bool {
+        matches!(self, Self::Attach(linux::attach::AttachError::LinkNotFound))
+    }
+
     /// Whether the request is at fault rather than this host.
     pub fn is_refusal(&self) -> bool {
         use linux::attach::AttachError as A;
@@ -129,8 +186,12 @@ pub struct Host {
 /// One attachment of the kernel with the label the user knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
+    /// The bridge port.
+    pub port: String,
     /// How the user knows it.
     pub label: Label,
+    /// Whether that was remembered; otherwise it is our best guess.
+    pub is_labelled: bool,
     /// Which namespace it is in.
     pub netns: linux::netns::Identity,
     /// Hardware address.
@@ -232,33 +293,65 @@ impl Host {
             .into_iter()
             .map(|link| link.name)
             .collect();
-        let mut labels: BTreeMap<String, Label> = self.store.get(ATTACHMENTS)?.unwrap_or_default();
+        let mut labels = self.labels()?;
         labels.retain(|port, _| ports.contains(port));
         let short: String = id.chars().take(ID_CHARS).collect();
         labels.insert(format!("{PORT_PREFIX}{short}"), label(place));
         Ok(self.store.put(ATTACHMENTS, &labels)?)
     }
 
-    /// Takes addresses away, all when none is given. Returns those that were looked at.
-    pub fn detach(&mut self, place: &Place, addresses: &[Cidr]) -> Result<Vec<Cidr>, HostError> {
+    /// Who is at a place. One namespace is one occupant, however it is named later.
+    pub fn occupant(&self, place: &Place) -> Result<Occupant, HostError> {
         let netns = open(place)?;
-        let all;
-        let chosen = if addresses.is_empty() {
-            let state = linux::attach::attachment_state(&netns, DEFAULT_INTERFACE)?
-                .ok_or(linux::attach::AttachError::LinkNotFound)?;
-            all = state.addresses;
-            &all
-        } else {
-            addresses
+        netns.refuse_host()?;
+        let port = linux::attach::port_of(&netns, DEFAULT_INTERFACE)?;
+        let fresh = label(place);
+        let known = match &port {
+            Some(port) if fresh.name.is_none() => self.labels()?.remove(port),
+            _ => None,
         };
-        linux::attach::detach(&netns, DEFAULT_INTERFACE, chosen)?;
-        Ok(chosen.to_vec())
+        Ok(Occupant {
+            ident: known.unwrap_or(fresh).ident(),
+            is_container: true,
+            is_attached: port.is_some(),
+            place: Some(place.clone()),
+        })
+    }
+
+    /// The addresses an occupant has on its interface; none when it is gone.
+    pub fn addresses_of(&self, occupant: &Occupant) -> Result<Vec<Cidr>, HostError> {
+        let Some(place) = &occupant.place else {
+            return Ok(linux::expose::exposed_addresses(&self.config.bridge)?);
+        };
+        match self.addresses(place) {
+            Err(HostError::Netns(_)) => Ok(Vec::new()),
+            Err(error) if error.is_link_gone() => Ok(Vec::new()),
+            other => other,
+        }
+    }
+
+    /// The addresses on the interface at a place.
+    pub fn addresses(&self, place: &Place) -> Result<Vec<Cidr>, HostError> {
+        let state = linux::attach::attachment_state(&open(place)?, DEFAULT_INTERFACE)?;
+        let state = state.ok_or(linux::attach::AttachError::LinkNotFound)?;
+        Ok(state.addresses)
+    }
+
+    /// Takes addresses away, and the interface with the last one.
+    pub fn detach(&mut self, place: &Place, addresses: &[Cidr]) -> Result<(), HostError> {
+        linux::attach::detach(&open(place)?, DEFAULT_INTERFACE, addresses)?;
+        Ok(())
     }
 
     /// Gives the host an address in a subnet of the network.
     pub fn expose(&mut self, cidr: Cidr, masquerade: bool) -> Result<(), HostError> {
         linux::expose::expose(&self.config.bridge, cidr)?;
-        self.exposed.insert(cidr, masquerade);
+        // The address may be there already, with another prefix length.
+        let known = self
+            .exposed
+            .keys()
+            .find(|known| known.addr() == cidr.addr());
+        self.exposed.insert(*known.unwrap_or(&cidr), masquerade);
         self.save_exposed()?;
         self.program_firewall();
         Ok(())
@@ -298,9 +391,30 @@ impl Host {
             .map(|mac| mac.to_string()))
     }
 
+    fn labels(&self) -> Result<BTreeMap<String, Label>, HostError> {
+        Ok(self.store.get(ATTACHMENTS)?.unwrap_or_default())
+    }
+
+    /// Labels attachments that had none.
+    pub fn adopt(&mut self, found: BTreeMap<String, Label>) -> Result<(), HostError> {
+        let mut labels = self.labels()?;
+        for (port, label) in found {
+            labels.entry(port).or_insert(label);
+        }
+        Ok(self.store.put(ATTACHMENTS, &labels)?)
+    }
+
+    /// Identifiers of those whose interface is there.
+    pub fn living(&self) -> Result<BTreeSet<String>, HostError> {
+        let labels = self.labels()?;
+        let links = Netlink::open()?.links()?;
+        let labels = links.iter().filter_map(|link| labels.get(&link.name));
+        Ok(labels.map(Label::ident).collect())
+    }
+
     /// Everything attached to the bridge.
     pub fn attachments(&self) -> Result<Vec<Found>, HostError> {
-        let labels: BTreeMap<String, Label> = self.store.get(ATTACHMENTS)?.unwrap_or_default();
+        let labels = self.labels()?;
         let found = linux::attachments::find_attachments(&self.config.bridge)?;
         Ok(found
             .into_iter()
@@ -315,9 +429,11 @@ impl Host {
                         },
                         name: None,
                     }),
+                is_labelled: labels.contains_key(&attachment.port),
                 netns: attachment.netns.identity(),
                 mac: attachment.mac.to_string(),
                 addresses: attachment.addresses,
+                port: attachment.port,
             })
             .collect())
     }
@@ -474,5 +590,26 @@ impl HostHandle {
         });
         self.jobs.send(job).await.map_err(|_| HostError::Stopped)?;
         answer.await.map_err(|_| HostError::Stopped)?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_do_not_depend_on_how_a_namespace_is_written() {
+        let ident = |id: &str, name: Option<&str>| {
+            let (id, name) = (id.to_owned(), name.map(str::to_owned));
+            Label { id, name }.ident()
+        };
+        for text in ["c1", "/run/netns/c1", "/var/run/netns/c1"] {
+            assert_eq!(ident(text, None), "netns:c1");
+        }
+        assert_eq!(ident("/proc/7/ns/net", None), "netns:/proc/7/ns/net");
+        assert_eq!(ident("pid:7", None), "pid:7");
+        assert_eq!(ident("0123abcd", Some("web")), "0123abcd");
+        assert!(is_namespace_ident("netns:c1") && is_namespace_ident("pid:7"));
+        assert!(!is_namespace_ident("0123abcd") && !is_namespace_ident("weave:expose"));
     }
 }

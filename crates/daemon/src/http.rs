@@ -4,6 +4,7 @@
 //! only requests that name a loopback host are served, and none that a web page of another origin
 //! made; over the Unix socket the file's permissions decide.
 
+mod ipam;
 pub mod listen;
 mod v1;
 
@@ -25,6 +26,8 @@ use http_body_util::LengthLimitError;
 use linux::addr::Cidr;
 use node::Command;
 
+use crate::addresses::Addresses;
+use crate::containers::Containers;
 use crate::datapath::Datapath;
 use crate::docker::Docker;
 use crate::driver::Handle;
@@ -46,6 +49,8 @@ pub struct App {
     pub driver: Handle,
     /// Bridge, attachments, firewall.
     pub host: HostHandle,
+    /// Addresses of containers and of the bridge.
+    pub addresses: Addresses,
     /// Counters and learned addresses.
     pub datapath: Arc<Datapath>,
     /// The engine, unless Docker is not used.
@@ -70,6 +75,7 @@ impl App {
         port: u16,
     ) -> Self {
         Self {
+            addresses: Addresses::new(driver.clone(), host.clone()),
             driver,
             host,
             datapath,
@@ -82,7 +88,13 @@ impl App {
 
     /// Follows the containers of this host for as long as the tasks live.
     pub async fn watch_containers(&self) -> Vec<Task> {
-        Vec::new()
+        let containers = Containers {
+            driver: self.driver.clone(),
+            host: self.host.clone(),
+            addresses: self.addresses.clone(),
+            docker: self.docker.clone(),
+        };
+        containers.start().await
     }
 
     /// The report as of now.
@@ -116,6 +128,7 @@ pub fn control(app: Arc<App>) -> Router {
         .route("/connect", post(connect))
         .route("/forget", post(forget))
         .route("/expose/{ip}/{len}", post(expose))
+        .merge(ipam::routes())
         .nest("/v1", v1::routes());
     finish(routes, app)
 }
@@ -136,6 +149,7 @@ fn status_routes() -> Router<Arc<App>> {
         .route("/status/targets", get(show_targets))
         .route("/status/connections", get(show_connections))
         .route("/status/peers", get(show_peers))
+        .route("/status/ipam", get(show_ipam))
         .route("/report", get(show_report))
         .route("/metrics", get(show_metrics))
 }
@@ -234,6 +248,14 @@ async fn show_connections(State(app): Shared) -> Response {
 
 async fn show_peers(State(app): Shared) -> Response {
     show(&app, status::peers).await
+}
+
+async fn show_ipam(State(app): Shared) -> Response {
+    match app.report().await {
+        Ok(report) if report.ipam.is_some() => text(StatusCode::OK, status::ipam(&report)),
+        Ok(_) => not_found().await,
+        Err(refusal) => refusal,
+    }
 }
 
 async fn show(app: &App, render: fn(&Report) -> String) -> Response {

@@ -3,8 +3,10 @@
 //! `driver` owns the node and is the only loop; every other module is one edge that turns the
 //! outside into inputs and outputs back (ARCHITECTURE.md). `start` puts them together.
 
+pub mod addresses;
 pub mod clock;
 pub mod config;
+pub mod containers;
 pub mod datapath;
 pub mod docker;
 pub mod driver;

@@ -20,6 +20,12 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + Send + 'stat
     }
 }
 
+/// Starts a task that ends by itself and must not be stopped half-way by whoever wanted its result.
+#[expect(clippy::disallowed_methods, reason = "the one place that starts tasks")]
+pub fn detach(future: impl Future<Output = ()> + Send + 'static) {
+    drop(tokio::spawn(future));
+}
+
 impl Task {
     /// Stops the task and waits until it is gone.
     pub async fn stop(mut self) {

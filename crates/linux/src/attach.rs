@@ -207,6 +207,19 @@ pub fn attachment_state(
     })?
 }
 
+/// The host end of a container interface that Weft or the original made; `None` if there is none.
+pub fn port_of(netns: &Netns, interface: &str) -> Result<Option<String>, AttachError> {
+    let existing = run_in(netns, || Netlink::open()?.link(interface))??;
+    let Some(inner) = existing else {
+        return Ok(None);
+    };
+    match find_host_end(&mut Netlink::open()?, netns, &inner) {
+        Ok(port) => Ok(Some(port.name)),
+        Err(AttachError::Foreign(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The names of a veth pair, from a container's process number or identifier.
 struct VethNames {
     host: String,

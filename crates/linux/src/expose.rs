@@ -10,11 +10,14 @@ use crate::arp;
 use crate::bridge::{BridgeError, need_bridge};
 use crate::netlink::Netlink;
 
-/// Adds an address to the bridge and announces it; `false` if it was there already.
+/// Adds an address to the bridge and announces it; `false` if it was there already, also with
+/// another prefix length.
 pub fn expose(bridge: &str, cidr: Cidr) -> Result<bool, BridgeError> {
     let mut netlink = Netlink::open()?;
     let link = need_bridge(&mut netlink, bridge)?;
-    let added = netlink.add_address(&link, cidr)?;
+    let present = netlink.addresses(&link)?;
+    let is_new = !present.iter().any(|p| p.addr() == cidr.addr());
+    let added = is_new && netlink.add_address(&link, cidr)?;
     if let IpAddr::V4(addr) = cidr.addr() {
         arp::announce(&link, [addr]);
     }

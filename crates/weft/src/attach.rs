@@ -1,7 +1,8 @@
-//! Verbs about this host's containers and addresses: attach, detach, expose, hide, ps.
+//! Verbs about this host's containers and addresses: attach, detach, claim, expose, hide, ps.
 
 use api::v1::{
-    Addresses, AttachRequest, Attachment, DetachRequest, ExposeRequest, HideRequest, Target,
+    Addresses, AttachRequest, Attachment, ClaimRequest, DetachRequest, ExposeRequest, HideRequest,
+    Target,
 };
 
 use crate::client::{get_json, post_json};
@@ -23,8 +24,16 @@ pub(crate) const TARGET_FLAGS: &[Flag] = &[
     ),
     switch("json", "print JSON"),
 ];
+/// Waits as long as it takes.
+const WAIT: Flag = switch(
+    "wait",
+    "wait for an address as long as it takes, instead of 5 seconds",
+);
+/// Further flags of `claim`.
+pub(crate) const CLAIM_FLAGS: &[Flag] = &[WAIT];
 /// Further flags of `attach`.
 pub(crate) const ATTACH_FLAGS: &[Flag] = &[
+    WAIT,
     switch(
         "no-multicast-route",
         "do not route multicast into the network",
@@ -35,6 +44,7 @@ pub(crate) const ATTACH_FLAGS: &[Flag] = &[
 ];
 /// Flags of `expose`.
 pub(crate) const EXPOSE_FLAGS: &[Flag] = &[
+    WAIT,
     switch(
         "without-masquerade",
         "keep addresses of containers that talk to the outside",
@@ -59,6 +69,7 @@ pub(crate) fn attach(program: &str, arguments: &[String]) -> Outcome {
         target,
         addresses,
         multicast,
+        wait: parsed.is_on("wait"),
     };
     finish(&parsed, &post_json(program, "/v1/attach", &request)?)
 }
@@ -70,6 +81,20 @@ pub(crate) fn detach(program: &str, arguments: &[String]) -> Outcome {
         &parsed,
         &post_json(program, "/v1/detach", &DetachRequest { target, addresses })?,
     )
+}
+
+pub(crate) fn claim(program: &str, arguments: &[String]) -> Outcome {
+    let parsed = flags::parse(arguments, &[TARGET_FLAGS, CLAIM_FLAGS].concat())?;
+    let (target, addresses) = target_and_addresses(&parsed)?;
+    if addresses.is_empty() {
+        return Err(Failure::Usage("no address given".to_owned()));
+    }
+    let request = ClaimRequest {
+        target,
+        addresses,
+        wait: parsed.is_on("wait"),
+    };
+    finish(&parsed, &post_json(program, "/v1/claim", &request)?)
 }
 
 pub(crate) fn expose(program: &str, arguments: &[String]) -> Outcome {
@@ -84,6 +109,7 @@ pub(crate) fn expose(program: &str, arguments: &[String]) -> Outcome {
     let request = ExposeRequest {
         addresses: parsed.words.clone(),
         masquerade,
+        wait: parsed.is_on("wait"),
     };
     finish(&parsed, &post_json(program, "/v1/expose", &request)?)
 }

@@ -13,7 +13,7 @@ use crate::Failure;
 /// Exit status when the daemon cannot be reached: the original's, which is curl's.
 const EXIT_UNREACHABLE: u8 = 7;
 /// Exit status for what the daemon does not have.
-const EXIT_NOT_FOUND: u8 = 4;
+pub(crate) const EXIT_NOT_FOUND: u8 = 4;
 /// Content type of forms.
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -62,16 +62,27 @@ pub(crate) fn call(
     accept: Option<&str>,
     body: Option<(&str, &str)>,
 ) -> Result<String, Failure> {
-    let endpoint = endpoint();
-    match endpoint.request(method, path, accept, body) {
-        Ok(Response {
+    match exchange(program, method, path, accept, body)? {
+        Response {
             status: 200..=299,
             body,
-        }) => Ok(body),
-        Ok(Response { status: 404, .. }) => Err(Failure::exit(EXIT_NOT_FOUND, "")),
-        Ok(Response { body, .. }) => Err(Failure::exit(1, refusal(program, &body))),
-        Err(error) => Err(unreachable(program, &error)),
+        } => Ok(body),
+        Response { status: 404, .. } => Err(Failure::exit(EXIT_NOT_FOUND, "")),
+        Response { body, .. } => Err(Failure::exit(1, refusal(program, &body))),
     }
+}
+
+/// Sends a request and returns the answer, whatever it is.
+pub(crate) fn exchange(
+    program: &str,
+    method: &str,
+    path: &str,
+    accept: Option<&str>,
+    body: Option<(&str, &str)>,
+) -> Result<Response, Failure> {
+    endpoint()
+        .request(method, path, accept, body)
+        .map_err(|error| unreachable(program, &error))
 }
 
 fn unreachable(program: &str, error: &RequestError) -> Failure {

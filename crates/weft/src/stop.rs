@@ -1,9 +1,11 @@
 //! `stop` and `reset`.
 
+use std::time::Duration;
+
 use daemon::store::Lock;
 use daemon::supervise::{SUPERVISOR_LOCK, end_process};
 
-use crate::client::{run_dir, state_dir};
+use crate::client::{self, run_dir, state_dir};
 use crate::flags::{self, Flag, switch};
 use crate::verbs::need_root;
 use crate::{Failure, Outcome};
@@ -14,6 +16,9 @@ pub(crate) const RESET_FLAGS: &[Flag] = &[switch(
     "also when the daemon does not run and cannot tell its peers",
 )];
 
+/// How long a daemon that hands its addresses over goes on running (spec/ipam.md 7).
+const FAREWELL: Duration = Duration::from_millis(500);
+
 pub(crate) fn stop(arguments: &[String]) -> Outcome {
     no_words(&flags::parse(arguments, &[])?)?;
     need_root()?;
@@ -23,7 +28,7 @@ pub(crate) fn stop(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn reset(arguments: &[String]) -> Outcome {
+pub(crate) fn reset(program: &str, arguments: &[String]) -> Outcome {
     let parsed = flags::parse(arguments, RESET_FLAGS)?;
     no_words(&parsed)?;
     need_root()?;
@@ -35,12 +40,24 @@ pub(crate) fn reset(arguments: &[String]) -> Outcome {
              Use 'reset --force' to remove what is on this host nevertheless.",
         ));
     }
+    if running {
+        hand_over(program);
+    }
     end_daemon()?;
     let failures = daemon::reset::reset(&state_dir(), &run_dir());
     if failures.is_empty() {
         return Ok(());
     }
     Err(Failure::exit(1, failures.join("\n")))
+}
+
+/// Gives our addresses to another peer, and the word of it the time to leave this host. A reset goes
+/// on without: whoever is left can take them with `rmpeer`.
+fn hand_over(program: &str) {
+    match client::call(program, "DELETE", "/peer", None, None) {
+        Ok(_) => std::thread::sleep(FAREWELL),
+        Err(failure) => eprintln!("WARNING: addresses not handed over: {failure}"),
+    }
 }
 
 fn no_words(parsed: &flags::Parsed) -> Outcome {

@@ -14,6 +14,19 @@ struct Verb {
     flags: &'static [&'static [Flag]],
 }
 
+/// What follows the help of a verb that takes addresses.
+const ADDRESSES: &str = "
+Addresses:
+  net:default, or none             any in the default subnet
+  net:10.32.1.0/24                 any in this subnet
+  10.32.1.5/24, ip:10.32.1.5/24    exactly this one
+";
+/// What must be known before a peer is removed.
+const RMPEER: &str = "
+The peer must not come back with its old state, and no other host may take it over at the same
+time. Containers that still run on it keep addresses that may then be given out again.
+";
+
 const VERBS: &[Verb] = &[
     Verb {
         name: "launch",
@@ -53,7 +66,7 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "attach",
-        words: "address … [container]",
+        words: "[address …] [container]",
         help: "join a container to the network",
         flags: &[attach::TARGET_FLAGS, attach::ATTACH_FLAGS],
     },
@@ -64,8 +77,14 @@ const VERBS: &[Verb] = &[
         flags: &[attach::TARGET_FLAGS],
     },
     Verb {
+        name: "claim",
+        words: "address … [container]",
+        help: "keep addresses for a container that has them already",
+        flags: &[attach::TARGET_FLAGS, attach::CLAIM_FLAGS],
+    },
+    Verb {
         name: "expose",
-        words: "address …",
+        words: "[address …]",
         help: "give this host an address in the network",
         flags: &[attach::EXPOSE_FLAGS],
     },
@@ -82,8 +101,20 @@ const VERBS: &[Verb] = &[
         flags: &[attach::TARGET_FLAGS],
     },
     Verb {
+        name: "prime",
+        words: "",
+        help: "wait until addresses can be allocated",
+        flags: &[],
+    },
+    Verb {
+        name: "rmpeer",
+        words: "peer …",
+        help: "take over the addresses of peers that are gone for good",
+        flags: &[],
+    },
+    Verb {
         name: "status",
-        words: "[connections | peers | targets]",
+        words: "[connections | ipam | peers | targets]",
         help: "show how the network is",
         flags: &[verbs::STATUS_FLAGS],
     },
@@ -163,13 +194,17 @@ pub(crate) fn verb(program: &str, name: &str) -> String {
             flag.help
         );
     }
+    text.push_str(match name {
+        "attach" | "detach" | "expose" | "hide" => ADDRESSES,
+        "rmpeer" => RMPEER,
+        _ => "",
+    });
     text
 }
 
 /// Verbs of the original whose service is not part of this version.
 pub(crate) fn not_enabled(verb: &str) -> Option<String> {
     let missing = match verb {
-        "prime" | "rmpeer" => "address allocation is not enabled",
         "dns-add" | "dns-remove" | "dns-lookup" | "dns-args" => "names are not enabled",
         "env" | "config" => "the Docker API proxy is not enabled",
         "setup" | "setup-cni" => "the CNI plugin is not enabled",

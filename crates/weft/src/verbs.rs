@@ -1,10 +1,10 @@
-//! Verbs that only ask the daemon: connect, forget, status, report, version.
+//! Verbs that only ask the daemon: connect, forget, prime, rmpeer, status, report, version.
 
 use std::io::Write;
 
 use anyhow::Context;
 
-use crate::client::{self, call, get, get_json, post_form};
+use crate::client::{self, EXIT_NOT_FOUND, call, exchange, get, get_json, post_form};
 use crate::flags::{self, Flag, switch, value};
 use crate::{Failure, Outcome};
 
@@ -22,6 +22,9 @@ pub(crate) const REPORT_FLAGS: &[Flag] = &[
     ),
     switch("json", "print JSON; the default"),
 ];
+
+/// What a daemon answers that is about to end; nothing is worth waiting for then.
+const STOPPING: &str = "the daemon is stopping";
 
 /// Writes to standard output.
 pub(crate) fn print(text: &str) -> Outcome {
@@ -67,6 +70,55 @@ pub(crate) fn forget(program: &str, arguments: &[String]) -> Outcome {
     print(&post_form(program, "/forget", &fields)?)
 }
 
+/// Waits until there is a ring, and tells on the standard error what it waits for.
+pub(crate) fn prime(program: &str, arguments: &[String]) -> Outcome {
+    let parsed = flags::parse(arguments, &[])?;
+    if let Some(word) = parsed.words.first() {
+        return Err(Failure::Usage(format!("unexpected word {word:?}")));
+    }
+    let mut told = String::new();
+    loop {
+        // The daemon answers within five seconds.
+        let answer = exchange(program, "GET", "/ring", None, None)?;
+        match answer.status {
+            200..=299 => return Ok(()),
+            404 => return Err(Failure::exit(EXIT_NOT_FOUND, "")),
+            503 if answer.body.contains(STOPPING) => return Err(Failure::exit(1, answer.body)),
+            503 => {
+                let reason = answer.body.trim_end();
+                if reason != told {
+                    eprintln!("waiting: {reason}");
+                    reason.clone_into(&mut told);
+                }
+            }
+            _ => return Err(Failure::exit(1, answer.body)),
+        }
+    }
+}
+
+/// Takes over the ranges of peers that are gone, one after the other; fails if one failed.
+pub(crate) fn rmpeer(program: &str, arguments: &[String]) -> Outcome {
+    let parsed = flags::parse(arguments, &[])?;
+    if parsed.words.is_empty() {
+        return Err(Failure::Usage("no peer given".to_owned()));
+    }
+    let mut outcome = Ok(());
+    for peer in &parsed.words {
+        let path = format!("/peer/{}", api::client::encode_segment(peer));
+        match call(program, "DELETE", &path, None, None) {
+            Ok(taken) => print(&taken)?,
+            Err(failure) => {
+                let message = failure.to_string();
+                if !message.is_empty() {
+                    eprintln!("{}", message.trim_end());
+                }
+                outcome = Err(Failure::exit(1, ""));
+            }
+        }
+    }
+    outcome
+}
+
 pub(crate) fn status(program: &str, arguments: &[String]) -> Outcome {
     let parsed = flags::parse(arguments, STATUS_FLAGS)?;
     let json = parsed.is_on("json");
@@ -80,7 +132,7 @@ pub(crate) fn status(program: &str, arguments: &[String]) -> Outcome {
         Some("targets") => ("/status/targets", Some("targets")),
         Some("connections") => ("/status/connections", Some("connections")),
         Some("peers") => ("/status/peers", Some("peers")),
-        Some("ipam") => return Err(Failure::exit(4, "address allocation is not enabled")),
+        Some("ipam") => ("/status/ipam", Some("ipam")),
         Some("dns") => return Err(Failure::exit(4, "names are not enabled")),
         Some(other) => {
             return Err(Failure::Usage(format!(
@@ -94,6 +146,10 @@ pub(crate) fn status(program: &str, arguments: &[String]) -> Outcome {
             None => print_json(&status),
             Some("targets") => print_json(&status.targets),
             Some("connections") => print_json(&status.connections),
+            Some("ipam") => match &status.ipam {
+                Some(ipam) => print_json(ipam),
+                None => Err(Failure::exit(EXIT_NOT_FOUND, "")),
+            },
             Some(_) => print_json(&status.peers),
         };
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use api::v1::{
-    Addresses, AttachRequest, Attachment, DetachRequest, ExposeRequest, Failure, HideRequest,
-    Status, Target,
+    Addresses, AttachRequest, Attachment, ClaimRequest, DetachRequest, ExposeRequest, Failure,
+    HideRequest, Status, Target,
 };
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Query, State};
@@ -13,14 +13,13 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use linux::addr::Cidr;
+use ipam::Patience;
 
 use super::{App, Shared};
+use crate::addresses::{AddressError, Done, EXPOSE_IDENT, Wanted};
 use crate::docker::{DEFAULT_ADDRESS, DockerError};
 use crate::host::{Found, HostError, Place};
 
-/// Name under which the bridge itself is listed.
-const EXPOSE_ID: &str = "weave:expose";
 /// Characters of a container id that are shown.
 const SHORT_ID_CHARS: usize = 12;
 /// Most addresses in one request.
@@ -63,6 +62,23 @@ impl From<HostError> for Refusal {
     }
 }
 
+impl From<AddressError> for Refusal {
+    fn from(error: AddressError) -> Self {
+        let text = error.to_string();
+        match error {
+            AddressError::Host(error) => error.into(),
+            AddressError::Refused(_) => Self::new(StatusCode::BAD_REQUEST, text),
+            AddressError::NotEnabled => Self::new(StatusCode::BAD_REQUEST, text)
+                .hint("launch with --ipalloc-range, or give an address such as 10.32.1.5/12"),
+            AddressError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+                .hint("use --wait to wait until it can be done"),
+            AddressError::Cancelled | AddressError::Stopped(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+            }
+        }
+    }
+}
+
 impl From<JsonRejection> for Refusal {
     fn from(error: JsonRejection) -> Self {
         Self::new(error.status(), error.body_text())
@@ -93,6 +109,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/ps", get(ps))
         .route("/attach", post(attach))
         .route("/detach", post(detach))
+        .route("/claim", post(claim))
         .route("/expose", post(expose))
         .route("/hide", post(hide))
 }
@@ -104,6 +121,7 @@ async fn status(State(app): Shared) -> Response {
     };
     let router = report.router;
     Json(Status {
+        ipam: report.ipam,
         ready: app.ready.load(Ordering::Acquire),
         version: report.version,
         pid: std::process::id(),
@@ -121,69 +139,54 @@ async fn status(State(app): Shared) -> Response {
 
 async fn attach(State(app): Shared, body: Body<AttachRequest>) -> Answer<Addresses> {
     let Json(request) = body?;
-    let cidrs = claimed(&request.addresses)?;
+    let wanted = some_wanted(&request.addresses)?;
     let place = place(&app, &request.target).await?;
-    let wanted = cidrs.clone();
-    let warnings = app
-        .host
-        .call(move |host| host.attach(&place, &wanted, request.multicast))
+    let patience = patience(request.wait);
+    let attached = app
+        .addresses
+        .attach(place, wanted, request.multicast, patience)
         .await?;
-    Ok(Json(Addresses {
-        addresses: texts(&cidrs),
-        warnings,
-    }))
+    Ok(answer(&attached))
 }
 
 async fn detach(State(app): Shared, body: Body<DetachRequest>) -> Answer<Addresses> {
     let Json(request) = body?;
-    let cidrs = given(&request.addresses)?;
+    let wanted = wanted(&request.addresses)?;
     let place = place(&app, &request.target).await?;
-    let removed = app
-        .host
-        .call(move |host| host.detach(&place, &cidrs))
-        .await?;
-    Ok(Json(Addresses {
-        addresses: texts(&removed),
-        warnings: Vec::new(),
-    }))
+    Ok(answer(&app.addresses.detach(place, wanted).await?))
+}
+
+async fn claim(State(app): Shared, body: Body<ClaimRequest>) -> Answer<Addresses> {
+    let Json(request) = body?;
+    let wanted = wanted(&request.addresses)?;
+    let is_exact = |wanted: &Wanted| matches!(wanted, Wanted::Exactly(_));
+    if wanted.is_empty() || !wanted.iter().all(is_exact) {
+        let error = "only addresses such as 10.32.1.5/12 can be claimed";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, error));
+    }
+    if app.addresses.holdings().await?.is_none() {
+        return Err(AddressError::NotEnabled.into());
+    }
+    let place = place(&app, &request.target).await?;
+    let patience = patience(request.wait);
+    Ok(answer(&app.addresses.claim(place, wanted, patience).await?))
 }
 
 async fn expose(State(app): Shared, body: Body<ExposeRequest>) -> Answer<Addresses> {
     let Json(request) = body?;
-    let cidrs = claimed(&request.addresses)?;
-    let wanted = cidrs.clone();
-    app.host
-        .call(move |host| {
-            wanted
-                .iter()
-                .try_for_each(|cidr| host.expose(*cidr, request.masquerade))
-        })
+    let wanted = some_wanted(&request.addresses)?;
+    let patience = patience(request.wait);
+    let exposed = app
+        .addresses
+        .expose(wanted, request.masquerade, patience)
         .await?;
-    Ok(Json(Addresses {
-        addresses: texts(&cidrs),
-        warnings: Vec::new(),
-    }))
+    Ok(answer(&exposed))
 }
 
 async fn hide(State(app): Shared, body: Body<HideRequest>) -> Answer<Addresses> {
     let Json(request) = body?;
-    let cidrs = given(&request.addresses)?;
-    let hidden = app
-        .host
-        .call(move |host| {
-            let chosen = if cidrs.is_empty() {
-                host.exposed()
-            } else {
-                cidrs
-            };
-            chosen.iter().try_for_each(|cidr| host.hide(*cidr))?;
-            Ok(chosen)
-        })
-        .await?;
-    Ok(Json(Addresses {
-        addresses: texts(&hidden),
-        warnings: Vec::new(),
-    }))
+    let wanted = wanted(&request.addresses)?;
+    Ok(answer(&app.addresses.hide(wanted).await?))
 }
 
 /// All attachments, or those asked for: `container`, `netns` and `pid` may be repeated; one that is
@@ -195,7 +198,7 @@ async fn ps(
     let mut wanted = Vec::new();
     let mut list_expose = query.is_empty();
     for (kind, value) in &query {
-        if value == EXPOSE_ID {
+        if value == EXPOSE_IDENT {
             list_expose = true;
             continue;
         }
@@ -222,7 +225,7 @@ async fn ps(
             let mut listed = Vec::new();
             if list_expose {
                 listed.push(Attachment {
-                    id: EXPOSE_ID.to_owned(),
+                    id: EXPOSE_IDENT.to_owned(),
                     name: None,
                     mac: host.bridge_mac()?.unwrap_or_default(),
                     addresses: texts(&host.exposed()),
@@ -292,41 +295,42 @@ async fn place(app: &App, target: &Target) -> Result<Place, Refusal> {
     })
 }
 
-/// Addresses of which at least one is needed.
-fn claimed(texts: &[String]) -> Result<Vec<Cidr>, Refusal> {
-    if texts.is_empty() {
-        return Err(no_allocation());
+/// What is asked for; any address when nothing is said.
+fn some_wanted(texts: &[String]) -> Result<Vec<Wanted>, Refusal> {
+    let mut wanted = wanted(texts)?;
+    if wanted.is_empty() {
+        wanted.push(Wanted::In(None));
     }
-    given(texts)
+    Ok(wanted)
 }
 
-fn given(texts: &[String]) -> Result<Vec<Cidr>, Refusal> {
-    let bad = |error: String| Refusal::new(StatusCode::BAD_REQUEST, error);
+fn wanted(texts: &[String]) -> Result<Vec<Wanted>, Refusal> {
     if texts.len() > ADDRESSES_MAX {
-        return Err(bad(format!("more than {ADDRESSES_MAX} addresses")));
+        let error = format!("more than {ADDRESSES_MAX} addresses");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, error));
     }
-    let mut cidrs = Vec::with_capacity(texts.len());
-    for text in texts {
-        if text.starts_with("net:") {
-            return Err(no_allocation());
-        }
-        let bare = text.strip_prefix("ip:").unwrap_or(text);
-        let cidr: Cidr = bare
-            .parse()
-            .map_err(|_| bad(format!("invalid CIDR address: {text}")))?;
-        if !cidr.addr().is_ipv4() {
-            return Err(bad(format!("address {text} is not an IPv4 address")));
-        }
-        cidrs.push(cidr);
-    }
-    Ok(cidrs)
+    let parse = |text: &String| {
+        Wanted::parse(text)
+            .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))
+    };
+    texts.iter().map(parse).collect()
 }
 
-fn no_allocation() -> Refusal {
-    let error = "address allocation is not enabled: give an address such as 10.32.1.5/12";
-    Refusal::new(StatusCode::BAD_REQUEST, error)
+fn patience(wait: bool) -> Patience {
+    if wait {
+        Patience::Forever
+    } else {
+        Patience::Short
+    }
 }
 
-fn texts(cidrs: &[Cidr]) -> Vec<String> {
+fn answer(done: &Done) -> Json<Addresses> {
+    Json(Addresses {
+        addresses: done.cidrs.iter().map(ToString::to_string).collect(),
+        warnings: done.warnings.clone(),
+    })
+}
+
+fn texts(cidrs: &[linux::addr::Cidr]) -> Vec<String> {
     cidrs.iter().map(ToString::to_string).collect()
 }
