@@ -1,10 +1,12 @@
 //! Tests of the composition: two nodes joined by perfect links and a data plane that only carries
 //! special frames. Whole clusters and faults are the simulator's (`sim`).
 
+mod allocation;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh::{DirectPeer, Password};
+use mesh::{DirectPeer, GossipContent, Password};
 use overlay::table::{ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId};
 
 use super::*;
@@ -56,6 +58,9 @@ struct Pair {
     tables: [Arc<ForwardingTable>; 2],
     links: [LinkId; 2],
     closed: bool,
+    /// What was made durable.
+    rows: [BTreeMap<String, Vec<u8>>; 2],
+    replies: Vec<(usize, RequestId, Reply)>,
     now: Instant,
 }
 
@@ -72,6 +77,8 @@ impl Pair {
             tables: Default::default(),
             links: [LinkId::outbound(u64::MAX >> 1), LinkId::inbound(0)],
             closed: false,
+            rows: Default::default(),
+            replies: Vec::new(),
             now,
         };
         pair.input(
@@ -139,7 +146,16 @@ impl Pair {
             }
             Output::Program(table) => self.tables[n] = table,
             Output::Probe(probe) => self.carry(n, &probe),
-            Output::Persist(_) | Output::Reply { .. } => {}
+            Output::Persist(Record::DirectPeers(_)) => {}
+            Output::Persist(Record::Rows(changes)) => {
+                for change in changes {
+                    match change.value {
+                        Some(value) => self.rows[n].insert(change.name, value),
+                        None => self.rows[n].remove(&change.name),
+                    };
+                }
+            }
+            Output::Reply { id, reply } => self.replies.push((n, id, reply)),
         }
     }
 
