@@ -277,7 +277,7 @@ impl Host {
     fn overlaps(&self, addresses: &[Cidr]) -> Result<Vec<String>, HostError> {
         let mut warnings = Vec::new();
         for cidr in addresses {
-            for route in linux::routes_overlapping(*cidr, &self.config.bridge)? {
+            for route in linux::overlap::routes_overlapping(*cidr, &self.config.bridge)? {
                 warnings.push(format!(
                     "address {cidr} overlaps with existing route {route} on host"
                 ));

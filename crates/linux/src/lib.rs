@@ -16,12 +16,10 @@ pub mod iptables;
 pub mod netlink;
 pub mod netns;
 pub mod nft;
-mod overlap;
+pub mod overlap;
 pub mod peer_name;
 pub mod proc;
 pub mod reset;
 mod sysctl;
 pub mod tap;
 pub mod udp;
-
-pub use overlap::{Overlap, free_range, routes_overlapping};

@@ -9,7 +9,7 @@ use linux::attachments::find_attachments;
 use linux::bridge::ensure_bridge;
 use linux::expose::{expose, exposed_addresses, hide};
 use linux::iptables::{ensure_forwarding, remove_forwarding};
-use linux::routes_overlapping;
+use linux::overlap::routes_overlapping;
 use linux::nft::{self, Exposed, HostRules};
 use linux::reset::reset;
 use support::{Space, attachment, can_run, cidr, links, weave};

@@ -133,9 +133,11 @@ impl Ipam {
     fn free(&mut self, ident: &str, address: Ipv4Addr) -> Answer {
         let ident = &keeper(ident, address);
         let was_displaced = self.displaced.remove(ident, address);
+        let was_waiting =
+            self.forget_claims(|claim| claim.ident == *ident && claim.cidr.address == address);
         if self.holdings.remove(ident, address).is_some() {
             self.space_free(address);
-        } else if !was_displaced {
+        } else if !was_displaced && !was_waiting {
             let text = format!("Free: address {address} not found for {ident}");
             return Answer::Refused(text);
         }
@@ -145,11 +147,20 @@ impl Ipam {
     /// Gives back everything somebody holds; returns whether that was something.
     pub(super) fn release(&mut self, ident: &str) -> bool {
         let was_displaced = self.displaced.remove_ident(ident);
+        let was_waiting = self.forget_claims(|claim| claim.ident == ident);
         let cidrs = self.holdings.remove_all(ident);
         for cidr in &cidrs {
             self.space_free(cidr.address);
         }
-        was_displaced || !cidrs.is_empty()
+        was_displaced || was_waiting || !cidrs.is_empty()
+    }
+
+    /// Drops claims that were answered before they could be decided; whether there were any.
+    fn forget_claims(&mut self, is_meant: impl Fn(&Claim) -> bool) -> bool {
+        let before = self.queues.claims.len();
+        let claims = &mut self.queues.claims;
+        claims.retain(|waiting| waiting.ticket.is_some() || !is_meant(&waiting.what));
+        self.queues.claims.len() < before
     }
 
     /// An address has no holder any more.
