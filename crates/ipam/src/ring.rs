@@ -164,8 +164,9 @@ impl Ring {
             return None;
         }
         let after = self.entries.partition_point(|e| e.token <= address);
-        let index = after.checked_sub(1).or(self.entries.len().checked_sub(1))?;
-        Some(self.entries[index].peer)
+        let last = self.entries.last()?;
+        let inside = after.checked_sub(1).map_or(last, |i| &self.entries[i]);
+        Some(inside.peer)
     }
 
     /// Everybody who owns addresses.
