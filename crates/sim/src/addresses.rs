@@ -48,6 +48,8 @@ pub struct Summary {
     pub with_ring: u64,
     /// Answers by kind.
     pub answers: BTreeMap<&'static str, u64>,
+    /// What befell peers, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
 }
 
 /// A history that broke a rule.
@@ -131,6 +133,7 @@ fn live(world: &mut World<'_>) -> Result<Summary, Violation> {
         slowest_rest: world.now() - calm_at,
         with_ring: u64::from(world.has_ring()),
         answers: world.answers.clone(),
+        faults: world.faults.clone(),
     })
 }
 
@@ -198,7 +201,8 @@ pub fn shrink(failure: Failure) -> Failure {
 }
 
 impl Summary {
-    fn add(&mut self, other: &Self) {
+    /// Adds up.
+    pub fn add(&mut self, other: &Self) {
         self.histories += other.histories;
         self.steps += other.steps;
         self.virtual_time += other.virtual_time;
@@ -206,6 +210,9 @@ impl Summary {
         self.with_ring += other.with_ring;
         for (kind, count) in &other.answers {
             *self.answers.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
         }
     }
 }

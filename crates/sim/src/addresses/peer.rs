@@ -164,6 +164,16 @@ impl Peer {
         self.owned.clear();
     }
 
+    /// Its disk is empty at the next start. Seeds would take what they were given first once more, so
+    /// such a peer is told to wait for the ring of the others.
+    pub fn forget(&mut self) {
+        self.rows.clear();
+        self.blank_run = self.run + 1;
+        if matches!(self.site.init, Init::Seed(_)) {
+            self.site.init = Init::Observer;
+        }
+    }
+
     /// What its clock says.
     pub fn local(&self, now: Duration) -> Instant {
         let elapsed = now.saturating_sub(self.started_at);

@@ -72,6 +72,8 @@ pub struct World<'a> {
     pub steps: u64,
     /// Answers by kind, to see that histories are not empty.
     pub answers: BTreeMap<&'static str, u64>,
+    /// What befell peers, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
     by_name: BTreeMap<PeerName, usize>,
     weather: Weather,
     queue: Queue<Happening>,
@@ -101,6 +103,7 @@ impl<'a> World<'a> {
             peers,
             steps: 0,
             answers: BTreeMap::new(),
+            faults: BTreeMap::new(),
             weather: Weather::CALM,
             queue,
             rng: StdRng::seed_from_u64(setting.seed ^ 0xadd2_e55e_5eed_0f0f),
@@ -186,6 +189,7 @@ impl<'a> World<'a> {
                 return self.container_event(site, &format!("c{site}-{number}"), event);
             }
             Event::Split(sides) => {
+                *self.faults.entry("split").or_default() += 1;
                 for (peer, side) in self.peers.iter_mut().zip(sides) {
                     peer.side = side;
                 }
@@ -225,7 +229,7 @@ impl<'a> World<'a> {
         }
         let was_blank = self.peers[n].rows.is_empty();
         if std::mem::take(&mut self.peers[n].is_to_be_wiped) && self.is_settled(n) {
-            self.trace(|| format!("{n} lost its disk"));
+            self.befell("blank", || format!("{n} lost its disk"));
             self.peers[n].rows.clear();
             self.peers[n].promises.clear();
         }
@@ -236,7 +240,7 @@ impl<'a> World<'a> {
         let now = self.now;
         let peer = &mut self.peers[n];
         if is_blank {
-            peer.blank_run = peer.run + 1;
+            peer.forget();
         }
         peer.start(self.plan, seed, now)
             .map_err(|error| format!("{n} does not start: {error}"))?;
@@ -264,7 +268,7 @@ impl<'a> World<'a> {
     /// The process dies: what was not durable is lost.
     fn crash(&mut self, n: usize) {
         if self.peers[n].is_running() {
-            self.trace(|| format!("{n} crashes"));
+            self.befell("crash", || format!("{n} crashes"));
             self.stop(n);
             let promised = self.peers[n].promises.iter();
             let promised: Vec<u32> = promised.map(|(_, address)| address).collect();
@@ -283,7 +287,7 @@ impl<'a> World<'a> {
         if self.peers[n].fate != Fate::Here || others.count() <= 2 {
             return;
         }
-        self.trace(|| format!("{n} perishes"));
+        self.befell("perish", || format!("{n} perishes"));
         self.stop(n);
         let peer = &mut self.peers[n];
         peer.fate = Fate::Perished;
@@ -364,6 +368,7 @@ impl<'a> World<'a> {
         for output in outputs {
             match &mut self.peers[n].doomed {
                 Some(0) => {
+                    self.befell("crash among outputs", || format!("{n} is doomed"));
                     self.crash(n);
                     return Ok(());
                 }
@@ -442,6 +447,11 @@ impl<'a> World<'a> {
             .iter()
             .all(|peer| peer.is_running() && peer.side == others[0].side);
         is_whole && self.rings_agree(&others).is_ok() && others.iter().all(|p| p.has_ring())
+    }
+
+    fn befell(&mut self, what: &'static str, line: impl FnOnce() -> String) {
+        *self.faults.entry(what).or_default() += 1;
+        self.trace(line);
     }
 
     fn trace(&self, line: impl FnOnce() -> String) {

@@ -110,9 +110,8 @@ impl World {
 
     fn let_liar_in(&mut self, site: usize) -> Result<usize, Violation> {
         let now = self.instant();
-        let host = &mut self.hosts[site];
-        let link = LinkId::inbound(host.accepted);
-        host.accepted += 1;
+        let link = self.next_inbound(site);
+        let host = &self.hosts[site];
         let (run, local) = (host.run, host.listen_address());
         let number = u64::try_from(self.liars.len()).expect("few liars");
         let name = PeerName::from_u64(0x0200_0000_ff00 + number);
@@ -141,15 +140,7 @@ impl World {
             is_closed: false,
         });
         let at = self.liars.len() - 1;
-        self.input(
-            site,
-            run,
-            Input::LinkAccepted {
-                link,
-                local,
-                remote,
-            },
-        )?;
+        self.accepted((site, run), link, (local, remote))?;
         self.talk(at)?;
         Ok(at)
     }
@@ -247,20 +238,11 @@ impl World {
 
     /// Somebody connects to a router, says something random and waits.
     pub(super) fn stranger(&mut self, site: usize) -> Result<(), Violation> {
-        let host = &mut self.hosts[site];
-        let link = LinkId::inbound(host.accepted);
-        host.accepted += 1;
+        let link = self.next_inbound(site);
+        let host = &self.hosts[site];
         let (run, local) = (host.run, host.listen_address());
         let remote = "203.0.113.77:4711".parse().expect("an address");
-        self.input(
-            site,
-            run,
-            Input::LinkAccepted {
-                link,
-                local,
-                remote,
-            },
-        )?;
+        self.accepted((site, run), link, (local, remote))?;
         let opening = self.rng.random_range(0..OPENINGS.len());
         let bytes = OPENINGS[opening].to_vec();
         self.input(site, run, Input::LinkBytes { link, bytes })?;

@@ -45,9 +45,8 @@ impl World {
             return fail("connection refused", 2 * delay);
         }
         let local = self.hosts[site].ephemeral_address();
-        let host = &mut self.hosts[to];
-        let accepted = LinkId::inbound(host.accepted);
-        host.accepted += 1;
+        let accepted = self.next_inbound(to);
+        let acceptor_run = self.hosts[to].run;
         let end = |site, run, link, address| End {
             site,
             run,
@@ -60,7 +59,7 @@ impl World {
         };
         let ends = [
             end(site, run, link, local),
-            end(to, host.run, accepted, remote),
+            end(to, acceptor_run, accepted, remote),
         ];
         let stream = self.streams.add(Stream { ends });
         self.trace(|| format!("stream {stream} from {site} to {to}"));
@@ -82,15 +81,29 @@ impl World {
         let (link, local, remote) = (acceptor.link, acceptor.address, dialler.address);
         let (site, run) = (acceptor.site, acceptor.run);
         acceptor.is_open = self.hosts[site].run == run && self.hosts[site].node.is_some();
-        self.input(
-            site,
-            run,
-            Input::LinkAccepted {
-                link,
-                local,
-                remote,
-            },
-        )
+        self.accepted((site, run), link, (local, remote))
+    }
+
+    /// The link a router accepts next.
+    pub(super) fn next_inbound(&mut self, site: usize) -> LinkId {
+        let host = &mut self.hosts[site];
+        host.accepted += 1;
+        LinkId::inbound(host.accepted - 1)
+    }
+
+    /// A router accepts a link with these addresses, its own first.
+    pub(super) fn accepted(
+        &mut self,
+        (site, run): (usize, u32),
+        link: LinkId,
+        (local, remote): (SocketAddr, SocketAddr),
+    ) -> Result<(), Violation> {
+        let accepted = Input::LinkAccepted {
+            link,
+            local,
+            remote,
+        };
+        self.input(site, run, accepted)
     }
 
     pub(super) fn syn_ack(

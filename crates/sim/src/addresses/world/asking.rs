@@ -147,6 +147,7 @@ impl World<'_> {
         if !self.peers[n].is_running() || self.peers[n].fate != Fate::Here || here.count() <= 2 {
             return Ok(());
         }
+        self.befell("leave", || format!("{n} leaves"));
         let peer = &mut self.peers[n];
         peer.fate = Fate::Left;
         peer.promises.clear();
@@ -171,10 +172,10 @@ impl World<'_> {
         if self.peers[n].is_running() || !self.is_settled(n) || self.owns_by_others(n) {
             return Ok(());
         }
+        self.befell("return", || format!("{n} comes back with an empty disk"));
         let peer = &mut self.peers[n];
         peer.fate = Fate::Here;
-        peer.rows.clear();
-        peer.blank_run = peer.run + 1;
+        peer.forget();
         self.start(n)
     }
 
@@ -197,7 +198,7 @@ impl World<'_> {
         if self.peers[at].fate != Fate::Here {
             return Ok(());
         }
-        self.trace(|| format!("{at} takes {victim} over"));
+        self.befell("takeover", || format!("{at} takes {victim} over"));
         let peer = nickname(victim);
         self.submit(at, &Request::TakeOver { peer }, false);
         self.after_input(at)
@@ -213,6 +214,8 @@ impl World<'_> {
             return Err(format!("{n} answers {ticket:?} twice: {answer:?}"));
         };
         self.trace(|| format!("{n} answers {:?}: {answer:?}", waiting.request));
+        let local = self.peers[n].local(self.now);
+        self.peers[n].promises.expire(local);
         let has_left = self.peers[n].fate != Fate::Here;
         let kind = match &answer {
             Answer::Done => "done",
