@@ -443,11 +443,34 @@ fn write(transaction: &WriteTransaction, batch: &Batch) -> Result<(), redb::Erro
     Ok(())
 }
 
+/// Opens or creates the file, and reads all of it: later reads find nothing damaged.
 fn create(path: &Path) -> Result<Database, StoreError> {
-    Database::create(path).map_err(|error| StoreError::Open {
+    let is_old = std::fs::metadata(path).is_ok_and(|found| found.len() > 0);
+    let open = || -> Result<Database, redb::DatabaseError> {
+        let mut database = Database::create(path)?;
+        if is_old {
+            database.check_integrity()?;
+        }
+        Ok(database)
+    };
+    let opened = without_panic(open).unwrap_or_else(|| {
+        let text = "a page is damaged".to_owned();
+        Err(redb::StorageError::Corrupted(text).into())
+    });
+    opened.map_err(|error| StoreError::Open {
         path: path.to_owned(),
         cause: error.into(),
     })
+}
+
+/// Does work whose library panics about damaged files; `None` if it did. Runs while the process
+/// starts, when nobody else has a panic to report.
+fn without_panic<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+    std::panic::set_hook(hook);
+    done.ok()
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ pub(crate) fn status(encryption: bool) -> NodeStatus {
             mtu_bytes: if encryption { 1414 } else { 1438 },
             reason: "only-common",
         }],
+        ipam: None,
+        clone_text: None,
     }
 }
 

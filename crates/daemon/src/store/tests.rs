@@ -52,7 +52,44 @@ fn damaged_state_is_named_once() {
     let text = format!("{error:#}");
     assert!(text.contains("weft.redb cannot be opened: "), "{text}");
     assert_eq!(text.matches("cannot be opened").count(), 1, "{text}");
-    assert!(text.ends_with("move it away to start afresh"), "{text}");
+    assert!(text.ends_with("the next launch starts afresh"), "{text}");
+}
+
+#[test]
+fn damage_anywhere_in_the_file_is_an_error_or_harms_no_record() {
+    let directory = TestDirectory::new("pages");
+    let store = Store::open(&directory.0).expect("open");
+    let value = |number: usize| format!("value {number} {}", "x".repeat(100));
+    for number in 0..200 {
+        store
+            .put(&format!("row/{number:03}"), &value(number))
+            .expect("put");
+    }
+    drop(store);
+    let file = directory.0.join(FILE_NAME);
+    let whole = std::fs::read(&file).expect("read");
+    let mut refused = 0;
+    for at in (0..whole.len()).step_by(4096) {
+        let mut bytes = whole.clone();
+        let end = (at + 4096).min(bytes.len());
+        bytes[at..end].fill(0xa5);
+        std::fs::write(&file, bytes).expect("write");
+        match Store::open(&directory.0) {
+            Err(error) => {
+                let text = error.to_string();
+                assert!(text.contains("weft.redb"), "{text}");
+                assert!(text.contains("weft reset"), "{text}");
+                refused += 1;
+            }
+            Ok(store) => {
+                for number in 0..200 {
+                    let found = store.get::<String>(&format!("row/{number:03}"));
+                    assert_eq!(found.expect("get"), Some(value(number)), "page at {at}");
+                }
+            }
+        }
+    }
+    assert!(refused > 3, "{refused} damaged files were refused");
 }
 
 #[test]
