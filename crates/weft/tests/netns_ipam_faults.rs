@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use lab::Lab;
 use lab::host::Host;
-use lab::namespace::{Namespace, run, text};
+use lab::namespace::{Namespace, run, signal, text};
 use lab::patience::wait_for;
 use lab::ring::{Member, Ring, Said, request};
+use rustix::process::Signal;
 
 const RANGE: &str = "10.40.0.0/16";
 /// Allocations of the test with the killer, all peers together.
@@ -25,7 +26,7 @@ const ALLOCATIONS: usize = 10_000;
 /// Clients of each peer in that test.
 const CLIENTS: usize = 8;
 /// Between two kills.
-const KILL_PAUSE: Duration = Duration::from_millis(700);
+const KILL_PAUSE: Duration = Duration::from_millis(250);
 
 /// Asks until it gets an address, through restarts of the daemon; the ident is its own.
 fn insist(ident: &str) -> String {
@@ -59,6 +60,13 @@ fn ask_for_many(space: &Namespace, member: usize, each: usize) -> Vec<(String, S
     })
 }
 
+/// What runs on a host besides its daemon: who starts it again.
+fn parents(host: &Host) -> Vec<i32> {
+    let daemon = host.daemon_pid();
+    let all = host.processes().into_iter().map(|(pid, _)| pid);
+    all.filter(|pid| Some(*pid) != daemon).collect()
+}
+
 /// Who holds what by the word of a daemon.
 fn holdings(member: &Member) -> BTreeMap<String, String> {
     let body = wait_for("the list of addresses", || {
@@ -86,8 +94,9 @@ fn daemons_killed_during_ten_thousand_allocations_lose_none_and_give_none_out_tw
     ring.members[0].allocate("first");
     let each = ALLOCATIONS / ring.members.len() / CLIENTS + 1;
     let spaces: Vec<&Namespace> = ring.members.iter().map(|m| &m.host().namespace).collect();
+    let parents: Vec<Vec<i32>> = ring.members.iter().map(|m| parents(m.host())).collect();
     let done = AtomicBool::new(false);
-    let mut kills = 0;
+    let (mut turns, mut kills) = (0, 0);
     let given: Vec<Vec<(String, String)>> = std::thread::scope(|scope| {
         let running: Vec<_> = spaces
             .iter()
@@ -102,12 +111,14 @@ fn daemons_killed_during_ten_thousand_allocations_lose_none_and_give_none_out_tw
         });
         while !done.load(Ordering::Acquire) {
             std::thread::sleep(KILL_PAUSE);
-            // Now and then it is not up again yet.
-            let host = ring.members[kills % ring.members.len()].host();
-            if host.daemon_pid().is_some() {
-                host.kill_daemon();
+            let member = turns % ring.members.len();
+            turns += 1;
+            // Now and then it is not up again yet, and only its parent runs.
+            let running = ring.members[member].host().daemon_pid();
+            if let Some(daemon) = running.filter(|pid| !parents[member].contains(pid)) {
+                signal(daemon, Signal::KILL);
+                kills += 1;
             }
-            kills += 1;
         }
         let given = waiter.join().expect("no panic");
         given
@@ -116,6 +127,7 @@ fn daemons_killed_during_ten_thousand_allocations_lose_none_and_give_none_out_tw
             .collect()
     });
     assert!(kills > 2, "the daemons were killed {kills} times only");
+    lab::say(&format!("{ALLOCATIONS} allocations, {kills} kills\n"));
     let mut owners = BTreeMap::new();
     for (member, given) in ring.members.iter().zip(&given) {
         let holdings = holdings(member);
@@ -267,8 +279,19 @@ fn a_disk_that_became_read_only_refuses_requests_and_loses_nothing() {
         let output = cramped.beside("mount", &["-o", how, &state]);
         assert!(output.status.success(), "{}", text(&output.stderr));
     };
+    // Its parent is kept from starting another until nobody has a file open.
+    let parents = parents(&cramped.host);
+    parents.iter().for_each(|pid| signal(*pid, Signal::STOP));
     cramped.host.kill_daemon();
-    remount("remount,bind,ro");
+    wait_for("the mount to be idle", || {
+        let output = cramped.beside("mount", &["-o", "remount,bind,ro", &state]);
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(text(&output.stderr))
+        }
+    });
+    parents.iter().for_each(|pid| signal(*pid, Signal::CONT));
     let log = wait_for("the reason in the log", || {
         let log = cramped.log();
         if log.contains("Read-only file system") {
