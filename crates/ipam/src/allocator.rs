@@ -14,6 +14,7 @@ mod establish;
 mod explain;
 mod gossip;
 mod holdings;
+mod reclaim;
 mod requests;
 mod store;
 mod takeback;
@@ -38,6 +39,7 @@ use disputes::Disputes;
 use donors::Donors;
 use establish::Election;
 use holdings::Holdings;
+use reclaim::Reclaim;
 use store::{Foreign, Saved, Store, damaged};
 use takeback::Displaced;
 use waiting::Queues;
@@ -62,6 +64,7 @@ pub struct Ipam {
     queues: Queues,
     donors: Donors,
     disputes: Disputes,
+    reclaim: Reclaim,
     event: Event,
 }
 
@@ -123,6 +126,7 @@ impl Ipam {
             queues: Queues::default(),
             donors: Donors::default(),
             disputes: Disputes::default(),
+            reclaim: Reclaim::default(),
             event: Event {
                 store,
                 ..Event::default()
@@ -165,6 +169,9 @@ impl Ipam {
             self.displaced.add(ident, cidr, held.is_container);
         }
         self.displaced.take_changes();
+        if let Some(votes) = saved.votes {
+            self.reclaim.restore(&votes)?;
+        }
         if self.ring.is_empty()
             && let Some(saved) = saved.election
         {
@@ -226,6 +233,7 @@ impl Ipam {
             queues: self.queues.clone(),
             donors: self.donors.clone(),
             disputes: self.disputes.clone(),
+            reclaim: self.reclaim.clone(),
             event: self.event.clone(),
         }
     }
@@ -252,7 +260,7 @@ impl Ipam {
 
     /// Gossip of [`crate::WEFT_CHANNEL`], unicast or broadcast.
     pub fn handle_weft(&mut self, from: PeerName, payload: &[u8], now: Instant) {
-        let _ = (from, payload);
+        self.receive_weft(from, payload, now);
         self.finish(now);
     }
 
@@ -260,6 +268,7 @@ impl Ipam {
     /// each change.
     pub fn handle_peers(&mut self, known: BTreeMap<PeerName, String>, now: Instant) {
         self.peers_changed(known);
+        self.note_absences(now);
         self.finish(now);
     }
 
@@ -394,6 +403,8 @@ impl Ipam {
             claim.what.asked = None;
         }
         self.propose_again();
+        self.note_absences(now);
+        self.reclaim_long_gone(now);
         self.event.should_retry = true;
     }
 
@@ -402,6 +413,7 @@ impl Ipam {
             || self.holdings.has_dead()
             || self.election.is_awaiting()
             || !self.displaced.is_empty()
+            || (self.config.reclaim_after.is_some() && !self.ring.is_empty())
     }
 
     /// Ends an event: what waits is tried again, free counts are reported, rows come first.
@@ -442,6 +454,9 @@ impl Ipam {
         }
         store.put_fence(&self.disputes.fence);
         store.put_election(self.election.to_save());
+        if let Some(votes) = self.reclaim.take_changed() {
+            store.put_votes(votes);
+        }
         let is_first = !store.has_header() && store.has_changes();
         if std::mem::take(&mut self.event.is_ring_dirty) || is_first {
             let entries = self.ring.entries();

@@ -170,7 +170,7 @@ impl Holdings {
 
     /// Containers dead for longer than [`GRACE`].
     pub(super) fn long_dead(&self, now: Instant) -> Vec<String> {
-        let gone = self.dead.iter().filter(|(_, since)| now >= **since + GRACE);
+        let gone = self.dead.iter().filter(|(_, since)| now > **since + GRACE);
         gone.map(|(ident, _)| ident.clone()).collect()
     }
 
