@@ -266,11 +266,12 @@ impl Host {
             hairpin: true,
         };
         let warnings = self.overlaps(addresses)?;
-        let attached = linux::attach::attach(&netns, &config)?;
-        tracing::debug!(%id, mac = %attached.mac, created = attached.created, "attached");
-        if attached.created {
+        if linux::attach::port_of(&netns, DEFAULT_INTERFACE)?.is_none() {
+            // Before, so that no interface is ever found whose owner is not known.
             self.remember(&id, place)?;
         }
+        let attached = linux::attach::attach(&netns, &config)?;
+        tracing::debug!(%id, mac = %attached.mac, created = attached.created, "attached");
         Ok(warnings)
     }
 

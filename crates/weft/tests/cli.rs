@@ -123,6 +123,10 @@ fn a_daemon_that_is_away_is_exit_status_7() {
         &["expose", "10.2.1.1/24"],
         &["hide"],
         &["ps"],
+        &["prime"],
+        &["rmpeer", "a"],
+        &["status", "ipam"],
+        &["claim", "10.32.0.1/12", "web"],
     ] {
         let (code, out, err) = weft(words);
         assert_eq!((code, out.as_str()), (7, ""), "{words:?}");
@@ -135,12 +139,12 @@ fn a_daemon_that_is_away_is_exit_status_7() {
 
 #[test]
 fn what_is_missing_says_not_enabled() {
-    for verb in ["prime", "dns-add", "dns-lookup", "env", "setup", "rmpeer"] {
+    for verb in ["dns-add", "dns-lookup", "env", "setup"] {
         let (code, out, err) = weft(&[verb]);
         assert_eq!((code, out.as_str()), (1, ""), "{verb}");
         assert!(err.contains("not enabled"), "{verb}: {err}");
     }
-    assert_eq!(weft(&["status", "ipam"]).0, 4);
+    assert_eq!(weft(&["status", "dns"]).0, 4);
     let (code, _, err) = weft(&["launch-router"]);
     assert_eq!((code, err.lines().count()), (1, 2));
 }

@@ -148,22 +148,6 @@ fn attach_without_a_daemon_says_so() {
 }
 
 #[test]
-fn what_needs_automatic_addresses_or_names_says_not_enabled() {
-    let Some(lab) = Lab::plain() else { return };
-    let host = launched(&lab);
-    let container = lab.container(&host, "c");
-    for addresses in [&[][..], &["net:default"], &["net:10.32.2.0/24"]] {
-        let answer = container.weft("attach", addresses);
-        assert_eq!(answer.code, 1, "{answer:?}");
-        assert!(answer.err.contains("not enabled"), "{answer:?}");
-    }
-    assert_eq!(
-        container.namespace.interfaces("ethwe"),
-        Vec::<String>::new()
-    );
-}
-
-#[test]
 fn detach_removes_addresses_and_with_the_last_the_interface() {
     let Some(lab) = Lab::plain() else { return };
     let host = launched(&lab);

@@ -18,8 +18,9 @@ use tokio::task::JoinSet;
 
 use crate::task::{self, Task};
 
-/// Most connections of one listener.
-const CONNECTIONS_MAX: usize = 128;
+/// Most connections of one listener. Requests for addresses may wait for long, and whoever comes to
+/// help them has to be let in.
+const CONNECTIONS_MAX: usize = 1024;
 /// How long the head of the next request may take, idle time included.
 const HEADER_MAX: Duration = Duration::from_secs(10);
 /// Largest head of a request, bytes; a template in the path fits.
