@@ -29,8 +29,7 @@ const SMALL_LEAD: u64 = 1 << 20;
 const PATIENCE_FIRST_HAND: Duration = Duration::from_secs(15);
 /// How long anybody else has to.
 const PATIENCE_HEARSAY: Duration = Duration::from_secs(90);
-/// How long an entry that lost is refused after it was told last: longer than all others need to let
-/// go of it.
+/// How long an entry that lost is refused: longer than all others need to let go of it.
 const REFUSED_FOR: Duration = Duration::from_secs(900);
 
 /// What decides between two entries of one peer; the greater wins.
@@ -126,17 +125,15 @@ impl Doubts {
     }
 
     /// Whether an entry is one that lost lately.
-    pub(crate) fn refuses(&mut self, name: PeerName, entry: &Peer, now: Instant) -> bool {
-        let lately = self.refused.get_mut(&name);
-        let Some(refused) = lately.filter(|refused| now < refused.until) else {
-            return false;
-        };
-        let is_above = |ceiling| age(entry.version, entry.uid) >= ceiling;
-        let is_refused = refused.ceiling.is_some_and(is_above) || refused.digest == digest(entry);
-        if is_refused {
-            refused.until = now + REFUSED_FOR;
-        }
-        is_refused
+    pub(crate) fn refuses(&self, name: PeerName, entry: &Peer, now: Instant) -> bool {
+        let refused = self
+            .refused
+            .get(&name)
+            .filter(|refused| now < refused.until);
+        refused.is_some_and(|refused| {
+            let is_above = |ceiling| age(entry.version, entry.uid) >= ceiling;
+            refused.ceiling.is_some_and(is_above) || refused.digest == digest(entry)
+        })
     }
 
     /// A peer is gone.

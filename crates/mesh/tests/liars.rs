@@ -256,23 +256,6 @@ fn a_guessed_version_gives_way_though_its_owner_speaks_after_others() {
     assert!(peers.contains(&honest(2, 6)), "{peers:#?}");
 }
 
-/// Whoever still holds what lost does not bring it back, however late it speaks.
-#[test]
-fn an_entry_that_lost_stays_refused_for_as_long_as_somebody_tells_it() {
-    let (mut net, [first, second]) = between_two();
-    let forged = encode(&[entry(name(2), 1, (1 << 48) - 1, &[])]);
-    for n in 0..150 {
-        first.gossip(&mut net, "topology", forged.clone());
-        second.gossip(&mut net, "topology", encode(&[honest(2, 5)]));
-        for _ in 0..3 {
-            net.run(secs(10));
-            first.say(&mut net, &Message::Heartbeat);
-            second.say(&mut net, &Message::Heartbeat);
-        }
-        assert!(n < 3 || held_version(&net, 2) == 5, "in round {n}");
-    }
-}
-
 #[test]
 fn every_forged_version_of_every_peer_is_undone_though_the_liar_stays() {
     for discovery in [true, false] {
