@@ -1,5 +1,6 @@
 //! One peer of a state: its allocator, its rows and its clock.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write;
@@ -53,8 +54,8 @@ pub struct Peer {
     pub now: Duration,
     /// Timers that may still fire.
     pub timers: u8,
-    /// Of everything above.
-    pub digest: u64,
+    /// Of everything above, once somebody wanted to know.
+    digest: OnceCell<u64>,
 }
 
 impl Clone for Peer {
@@ -96,11 +97,10 @@ impl Peer {
             runs,
             now,
             timers: scene.timers,
-            digest: 0,
+            digest: OnceCell::new(),
         };
         peer.drain(out)?;
         peer.sight(sight, out)?;
-        peer.refresh();
         Ok(peer)
     }
 
@@ -113,7 +113,7 @@ impl Peer {
             runs: self.runs,
             now: self.now,
             timers: self.timers,
-            digest: self.digest,
+            digest: OnceCell::new(),
         }
     }
 
@@ -126,7 +126,6 @@ impl Peer {
     pub fn perish(&mut self) {
         self.ipam = None;
         self.rows.clear();
-        self.refresh();
     }
 
     /// A message arrives.
@@ -237,13 +236,15 @@ impl Peer {
         }
     }
 
-    /// Computes the digest anew.
-    pub fn refresh(&mut self) {
-        let mut printed = Printed(DefaultHasher::new());
-        let text = write!(printed, "{:?} {:?} {}", self.ipam, self.now, self.timers);
-        text.expect("hashing does not fail");
-        self.rows.hash(&mut printed.0);
-        self.digest = printed.0.finish();
+    /// The same for peers that cannot be told apart by what they do next.
+    pub fn digest(&self) -> u64 {
+        *self.digest.get_or_init(|| {
+            let mut printed = Printed(DefaultHasher::new());
+            let text = write!(printed, "{:?} {:?} {}", self.ipam, self.now, self.timers);
+            text.expect("hashing does not fail");
+            self.rows.hash(&mut printed.0);
+            printed.0.finish()
+        })
     }
 
     fn tell(&mut self, out: Out<'_>, act: impl FnOnce(&mut Ipam, Instant)) -> Result<(), String> {

@@ -250,7 +250,7 @@ impl World {
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         for peer in &self.peers {
-            peer.digest.hash(&mut hasher);
+            peer.digest().hash(&mut hasher);
         }
         let mut flying: Vec<u64> = self
             .queue
@@ -340,7 +340,6 @@ impl World {
         let rows = old.rows.clone();
         let mut peer = Peer::start(scene, at, rows, old.runs + 1, old.now, &sight, &mut sent)?;
         peer.timers = old.timers;
-        peer.refresh();
         self.peers[at] = Rc::new(peer);
         self.send_all(scene, sent)?;
         for other in sight.into_iter().filter(|&other| other != at) {
@@ -392,7 +391,6 @@ impl World {
         let mut sent = Vec::new();
         let mut peer = self.peers[at].fork(choice);
         act(&mut peer, &mut sent)?;
-        peer.refresh();
         self.peers[at] = Rc::new(peer);
         self.send_all(scene, sent)
     }
