@@ -18,6 +18,7 @@ pub mod network;
 pub mod plan;
 pub mod queue;
 pub mod report;
+pub mod ring;
 pub mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

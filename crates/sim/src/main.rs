@@ -6,7 +6,8 @@
 //! [--without P,Q,...] [--histories H] [--shrink] [--trace] [--log]`.
 //!
 //! Or measures large meshes whose peers come and go: `sim --churn [--peers K,L,...] [--minutes M] [--seed N]
-//! [--delay-ms D] [--original] [--write]`.
+//! [--delay-ms D] [--original] [--write]`. Or large clusters that allocate
+//! addresses: `sim --ring [--peers K,L,...] [--new M] [--seed N] [--delay-ms D] [--write]`.
 
 #![expect(
     clippy::print_stdout,
@@ -20,13 +21,15 @@ use sim::addresses;
 use sim::churn::Churn;
 use sim::plan::Setting;
 use sim::report::{self, Row};
+use sim::ring;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 const USAGE: &str =
     "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace] [--log]
        sim --addresses [--seed N] [--peers K] [--events E] [--without P,Q,...] [--histories H] [--shrink] [--trace] [--log]
-       sim --churn [--peers K,L,...] [--minutes M] [--seed N] [--delay-ms D] [--original] [--write]";
+       sim --churn [--peers K,L,...] [--minutes M] [--seed N] [--delay-ms D] [--original] [--write]
+       sim --ring [--peers K,L,...] [--new M] [--seed N] [--delay-ms D] [--write]";
 
 struct Args {
     setting: Setting,
@@ -48,6 +51,9 @@ fn main() -> ExitCode {
     let mut args = std::env::args().skip(1).peekable();
     if args.next_if(|flag| flag == "--churn").is_some() {
         return measure(args);
+    }
+    if args.next_if(|flag| flag == "--ring").is_some() {
+        return measure_rings(args);
     }
     if args.next_if(|flag| flag == "--addresses").is_some() {
         return addresses(args);
@@ -196,7 +202,7 @@ fn measure(args: impl Iterator<Item = String>) -> ExitCode {
         let text = report::table(&rows, report.churn);
         print!("{text}");
         if report.write {
-            report::write(&text)?;
+            report::write("churn", &text)?;
         }
         Ok(())
     });
@@ -205,6 +211,66 @@ fn measure(args: impl Iterator<Item = String>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+/// `--ring`: one row per size.
+fn measure_rings(args: impl Iterator<Item = String>) -> ExitCode {
+    let done = parse_rings(args).and_then(|(mut study, sizes, write)| {
+        let mut text = ring::head(study);
+        print!("{text}");
+        for peers in sizes {
+            study.peers = peers;
+            let clock = stopwatch();
+            let outcome = ring::run(study)?;
+            let row = ring::row(study, &outcome, clock());
+            print!("{row}");
+            text += &row;
+        }
+        if write {
+            report::write("ring", &text)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = done {
+        println!("sim: {error}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn parse_rings(
+    mut args: impl Iterator<Item = String>,
+) -> Result<(ring::Study, Vec<usize>, bool), String> {
+    let mut study = ring::Study {
+        seed: 1,
+        peers: 0,
+        new: 50,
+        delay_max: Duration::from_millis(50),
+    };
+    let (mut sizes, mut write) = (vec![50, 100, 200], false);
+    while let Some(flag) = args.next() {
+        if flag == "--write" {
+            write = true;
+            continue;
+        }
+        let value = args
+            .next()
+            .ok_or_else(|| format!("{flag} needs a number"))?;
+        let numbers: Result<Vec<u64>, _> = value.split(',').map(str::parse).collect();
+        let numbers = numbers.map_err(|_| format!("{flag} {value}: not a number"))?;
+        match flag.as_str() {
+            "--peers" => sizes = numbers.iter().map(|n| *n as usize).collect(),
+            "--new" => study.new = numbers[0] as usize,
+            "--seed" => study.seed = numbers[0],
+            "--delay-ms" => study.delay_max = Duration::from_millis(numbers[0]),
+            _ => return Err(format!("unknown flag {flag}\n{USAGE}")),
+        }
+    }
+    let fits = |size: &usize| *size >= 6 && size + study.new <= 250;
+    if !sizes.iter().all(fits) {
+        return Err("--peers: at least 6, and at most 250 with the new ones".to_owned());
+    }
+    Ok((study, sizes, write))
 }
 
 #[expect(

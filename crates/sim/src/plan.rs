@@ -63,7 +63,7 @@ pub struct Site {
     pub conn_limit: usize,
     /// Sites given to it at launch.
     pub launch_peers: BTreeSet<usize>,
-    /// When it is first started.
+    /// When it is first started; `Duration::MAX`: when a fault does it.
     pub start_at: Duration,
     /// How its address ring comes into being; `None` if it allocates no addresses.
     pub addresses: Option<Init>,

@@ -10,8 +10,6 @@ use crate::churn::{self, Churn, EVENT_EVERY, Outcome, Phase, STEADY, quantile};
 
 /// Where the table is kept, from the root of the repository.
 const DOCUMENT: &str = "docs/performance.md";
-const BEGIN: &str = "<!-- churn:begin -->";
-const END: &str = "<!-- churn:end -->";
 
 /// One measured mesh: the numbers of the table in their order.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -190,26 +188,30 @@ pub fn table(rows: &[Row], churn: Churn) -> String {
     text
 }
 
-/// Puts a text between the markers of the document.
+/// Puts a text between the markers of the document that bear a name.
 ///
 /// # Errors
 ///
 /// When the document cannot be read or written, or has no markers.
-pub fn write(text: &str) -> Result<(), String> {
+pub fn write(name: &str, text: &str) -> Result<(), String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(DOCUMENT);
     let document =
         std::fs::read_to_string(&path).map_err(|error| format!("{DOCUMENT}: {error}"))?;
-    let document =
-        replaced(&document, text).ok_or_else(|| format!("{DOCUMENT} has no {BEGIN} and {END}"))?;
+    let document = replaced(&document, name, text)
+        .ok_or_else(|| format!("{DOCUMENT} has no markers of {name}"))?;
     std::fs::write(&path, document).map_err(|error| format!("{DOCUMENT}: {error}"))
 }
 
-fn replaced(document: &str, text: &str) -> Option<String> {
-    let (head, rest) = document.split_once(BEGIN)?;
-    let (_, tail) = rest.split_once(END)?;
-    Some(format!("{head}{BEGIN}\n{text}{END}{tail}"))
+fn replaced(document: &str, name: &str, text: &str) -> Option<String> {
+    let (begin, end) = (
+        format!("<!-- {name}:begin -->"),
+        format!("<!-- {name}:end -->"),
+    );
+    let (head, rest) = document.split_once(&begin)?;
+    let (_, tail) = rest.split_once(&end)?;
+    Some(format!("{head}{begin}\n{text}{end}{tail}"))
 }
 
 /// Memory of this process that is in RAM, bytes; 0 where the system does not tell.
@@ -256,9 +258,9 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_is_replaced() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nb\n");
-        let expected = format!("a\n{BEGIN}\nnew\n{END}\nb\n");
-        assert_eq!(replaced(&document, "new\n"), Some(expected));
-        assert_eq!(replaced("nothing", "new\n"), None);
+        let document = "a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n";
+        let expected = "a\n<!-- x:begin -->\nnew\n<!-- x:end -->\nb\n";
+        assert_eq!(replaced(document, "x", "new\n"), Some(expected.to_owned()));
+        assert_eq!(replaced(document, "y", "new\n"), None);
     }
 }

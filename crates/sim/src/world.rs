@@ -149,7 +149,9 @@ impl World {
             trace,
         };
         for (site, host) in plan.sites.iter().enumerate() {
-            world.queue.push(host.start_at, Event::Start(site));
+            if host.start_at < Duration::MAX {
+                world.queue.push(host.start_at, Event::Start(site));
+            }
         }
         for (at, fault) in &plan.faults {
             world.queue.push(*at, Event::Fault(fault.clone()));

@@ -193,8 +193,13 @@ impl World {
         Ok(())
     }
 
+    /// How many addresses are in use, each by one site.
+    pub fn addresses_used(&self) -> usize {
+        self.users.len()
+    }
+
     /// Token, owner and version of each entry; `None` where no addresses are allocated.
-    fn ring(&self, site: usize) -> Option<Vec<(u32, wire::PeerName, u32)>> {
+    pub fn ring(&self, site: usize) -> Option<Vec<(u32, wire::PeerName, u32)>> {
         let ipam = self.hosts[site].node.as_ref().and_then(node::Node::ipam)?;
         let entries = ipam.status().entries.unwrap_or_default();
         let entries = entries.into_iter().map(|e| (e.token, e.peer, e.version));

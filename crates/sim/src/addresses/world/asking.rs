@@ -266,12 +266,12 @@ impl World<'_> {
                 Answer::Address(cidr),
             ) => {
                 let subnet = subnet.unwrap_or(self.plan.default_subnet);
-                self.check_allocated(n, ident, subnet, *cidr)?;
-                let text = cidr.address.to_string();
-                let ident = if ident == ANONYMOUS { &text } else { ident };
                 if waiting.is_void {
                     return Ok(());
                 }
+                self.check_allocated(n, ident, subnet, *cidr)?;
+                let text = cidr.address.to_string();
+                let ident = if ident == ANONYMOUS { &text } else { ident };
                 self.promise(n, ident, cidr.address, *is_container);
             }
             (
