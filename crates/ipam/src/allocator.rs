@@ -86,6 +86,8 @@ struct Event {
     outputs: VecDeque<IpamOutput>,
     /// Whether the ring may be another than the one stored.
     is_ring_dirty: bool,
+    /// Whether we may own another part of the ring than before.
+    is_share_dirty: bool,
     /// Whether free counts may have changed.
     is_space_dirty: bool,
     /// Whether what waits should be tried again.
@@ -380,6 +382,7 @@ impl Ipam {
     /// waits is tried again.
     fn ring_changed(&mut self) {
         self.event.is_ring_dirty = true;
+        self.event.is_share_dirty = true;
         self.event.is_space_dirty = true;
         self.event.should_retry = true;
         if !self.ring.is_empty() {
@@ -391,6 +394,8 @@ impl Ipam {
     fn after_blocking_changed(&mut self) {
         let blocked = self.disputes.blocked();
         self.space.block(blocked);
+        // What was frozen while it was contested is reported again.
+        self.event.is_space_dirty = true;
         self.event.should_retry = true;
     }
 
@@ -461,6 +466,8 @@ impl Ipam {
         if std::mem::take(&mut self.event.is_ring_dirty) || is_first {
             let entries = self.ring.entries();
             store.put_ring(us, self.config.universe, entries, self.ring.seeds());
+        }
+        if std::mem::take(&mut self.event.is_share_dirty) {
             let ranges = self.ring.owned_ranges(us);
             self.space.assert_matches(&ranges);
             let ranges = merge_ranges(ranges);

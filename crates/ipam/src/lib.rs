@@ -31,8 +31,8 @@ pub const CHANNEL: &str = "IPallocation";
 pub const WEFT_CHANNEL: &str = "weft-ipam";
 /// Identifier of callers that do not say who they are: an address is then kept under its own text.
 pub const ANONYMOUS: &str = "_";
-/// How long a request waits before it is told why it is not served.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a request waits before it is told why it is not served: so that it knows within 5 s.
+pub const PATIENCE: Duration = Duration::from_millis(4_500);
 /// How often pending requests are tried again and dead containers looked at.
 pub const TICK: Duration = Duration::from_secs(5);
 /// How long the addresses of a container that died are kept for it.

@@ -12,7 +12,7 @@
 //!
 //! Rows are compared with what was written before, so only what changed is written again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use serde::de::DeserializeOwned;
@@ -136,6 +136,7 @@ pub(super) struct Store {
     rows: BTreeMap<String, Vec<u8>>,
     /// The ring as it is stored.
     ring: Vec<Entry>,
+    seeds: Vec<PeerName>,
     changes: Vec<Change>,
 }
 
@@ -174,6 +175,7 @@ impl Store {
         }
         let saved = read(&rows, &header)?;
         store.ring.clone_from(&saved.entries);
+        store.seeds.clone_from(&saved.seeds);
         let others = rows.into_iter().filter(|(name, _)| !name.starts_with(RING));
         store.rows = others.collect();
         Ok((store, Ok(saved)))
@@ -192,43 +194,39 @@ impl Store {
         entries: &[Entry],
         seeds: &[PeerName],
     ) {
-        let header = HeaderRow {
-            schema: SCHEMA,
-            peer: us.to_string(),
-            range: universe.to_string(),
-            seeds: seeds.iter().map(PeerName::to_string).collect(),
-            entries: entries.len(),
-        };
-        self.put(HEADER.to_owned(), Some(json(&header)));
-        let mut old = self.ring.iter().peekable();
-        let mut new = entries.iter().peekable();
-        let mut changes = Vec::new();
-        loop {
-            match (old.peek(), new.peek()) {
-                (None, None) => break,
-                (Some(o), Some(n)) if o.token == n.token => {
-                    if o != n {
-                        changes.push(entry_row(n));
-                    }
-                    old.next();
-                    new.next();
+        let is_first = !self.has_header();
+        if is_first || self.ring.len() != entries.len() || self.seeds != seeds {
+            let header = HeaderRow {
+                schema: SCHEMA,
+                peer: us.to_string(),
+                range: universe.to_string(),
+                seeds: seeds.iter().map(PeerName::to_string).collect(),
+                entries: entries.len(),
+            };
+            self.put(HEADER.to_owned(), Some(json(&header)));
+            self.seeds = seeds.to_vec();
+        }
+        let mut pairs = self.ring.iter().zip(entries);
+        let is_cut_alike =
+            self.ring.len() == entries.len() && pairs.all(|(a, b)| a.token == b.token);
+        if is_cut_alike {
+            for (old, new) in self.ring.iter_mut().zip(entries) {
+                if old != new {
+                    *old = *new;
+                    self.changes.push(entry_row(new));
                 }
-                (Some(o), n) if n.is_none_or(|n| o.token < n.token) => {
-                    let name = entry_name(o.token);
-                    changes.push(Change { name, value: None });
-                    old.next();
-                }
-                (_, Some(n)) => {
-                    changes.push(entry_row(n));
-                    new.next();
-                }
-                (Some(_), None) => unreachable!("an old entry without a new one is removed above"),
             }
+            return;
         }
-        if !changes.is_empty() {
-            self.ring = entries.to_vec();
-            self.changes.extend(changes);
+        let new: BTreeSet<u32> = entries.iter().map(|entry| entry.token).collect();
+        for gone in self.ring.iter().filter(|old| !new.contains(&old.token)) {
+            let name = entry_name(gone.token);
+            self.changes.push(Change { name, value: None });
         }
+        let old: BTreeSet<Entry> = self.ring.iter().copied().collect();
+        let changed = entries.iter().filter(|entry| !old.contains(entry));
+        self.changes.extend(changed.map(entry_row));
+        self.ring = entries.to_vec();
     }
 
     /// Notes who holds an address now.

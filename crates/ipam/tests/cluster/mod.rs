@@ -2,7 +2,8 @@
 //!
 //! After every step the books of all peers are checked, and that no address is held by two of them.
 
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -415,10 +416,11 @@ impl Cluster {
     }
 
     pub fn allocate(&mut self, n: u8, ident: &str) -> Ipv4Addr {
-        match self.get(n, allocate(ident)) {
-            Answer::Address(cidr) => cidr.address,
-            other => panic!("no address: {other:?}"),
-        }
+        let answer = self.get(n, allocate(ident));
+        let Answer::Address(cidr) = answer else {
+            panic!("no address: {answer:?}");
+        };
+        cidr.address
     }
 
     pub fn claim(&mut self, n: u8, ident: &str, cidr: &str) -> Answer {
