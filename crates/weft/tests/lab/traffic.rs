@@ -80,39 +80,16 @@ pub(crate) fn assert_no_pings(from: &Namespace, to: &str) {
 
 /// Moves `size_bytes` by TCP and compares what arrives with what was sent.
 pub(crate) fn transfer(from: &Namespace, to: &Namespace, address: &str, size_bytes: usize) {
-    let address: IpAddr = address.parse().expect("an address");
-    let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
-    let port = listener.local_addr().expect("bound").port();
     let sent = payload(size_bytes);
-    let received = std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let mut stream = accept(&listener);
-            stream.set_read_timeout(Some(LONG)).expect("a valid time");
-            let mut received = Vec::with_capacity(size_bytes);
-            stream
-                .read_to_end(&mut received)
-                .expect("the stream ends well");
-            received
-        });
-        from.within(|| {
-            let target = SocketAddr::new(address, port);
-            let mut stream = match TcpStream::connect_timeout(&target, LONG) {
-                Ok(stream) => stream,
-                Err(error) => panic!("{} to {target}: {error}", from.name()),
-            };
-            stream.set_write_timeout(Some(LONG)).expect("a valid time");
-            stream
-                .write_all(&sent)
-                .expect("the stream takes everything");
-        });
-        receiver.join().expect("the receiver saw no error")
+    let write = |stream: &mut TcpStream| {
+        stream
+            .write_all(&sent)
+            .expect("the stream takes everything");
+    };
+    let ((), received) = connected((from, to), address, write, |stream| {
+        read_all(stream, size_bytes)
     });
-    assert_eq!(received.len(), sent.len(), "bytes received");
-    assert_eq!(
-        checksum(&received),
-        checksum(&sent),
-        "checksum of the bytes received"
-    );
+    assert_same(&received, &sent);
 }
 
 /// Bytes of a block of a stream.
@@ -121,42 +98,80 @@ const BLOCK_BYTES: usize = 1 << 20;
 /// Moves so many blocks of 1 MiB by TCP without keeping them, and compares the checksums of both
 /// ends. For volumes that memory has no room for.
 pub(crate) fn stream(from: &Namespace, to: &Namespace, address: &str, blocks: usize) {
+    let send = |stream: &mut TcpStream| {
+        let mut block = payload(BLOCK_BYTES);
+        let mut sum = 0;
+        for number in 0..blocks {
+            block[..8].copy_from_slice(&(number as u64).to_le_bytes());
+            sum = checksum_words(sum, &block);
+            stream
+                .write_all(&block)
+                .expect("the stream takes everything");
+        }
+        sum
+    };
+    let receive = |stream: &mut TcpStream| {
+        let mut block = vec![0; BLOCK_BYTES];
+        let mut sum = 0;
+        for number in 0..blocks {
+            if let Err(error) = stream.read_exact(&mut block) {
+                panic!("block {number} of {blocks} to {address}: {error}");
+            }
+            sum = checksum_words(sum, &block);
+        }
+        let rest = stream.read(&mut block).expect("the stream ends well");
+        assert_eq!(rest, 0, "bytes too many");
+        sum
+    };
+    let (sent, received) = connected((from, to), address, send, receive);
+    assert_eq!(received, sent, "checksum of {blocks} blocks received");
+}
+
+/// Connects two containers by TCP, lets each do its part, and returns what came of both.
+fn connected<S: Send, R: Send>(
+    (from, to): (&Namespace, &Namespace),
+    address: &str,
+    send: impl FnOnce(&mut TcpStream) -> S + Send,
+    receive: impl FnOnce(&mut TcpStream) -> R + Send,
+) -> (S, R) {
     let address: IpAddr = address.parse().expect("an address");
     let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
     let target = SocketAddr::new(address, listener.local_addr().expect("bound").port());
-    let (sent, received) = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let receiver = scope.spawn(|| {
             let mut stream = accept(&listener);
             stream.set_read_timeout(Some(LONG)).expect("a valid time");
-            let mut block = vec![0; BLOCK_BYTES];
-            let mut sum = 0;
-            for number in 0..blocks {
-                if let Err(error) = stream.read_exact(&mut block) {
-                    panic!("block {number} of {blocks} to {target}: {error}");
-                }
-                sum = checksum_words(sum, &block);
-            }
-            let rest = stream.read(&mut block).expect("the stream ends well");
-            assert_eq!(rest, 0, "bytes too many");
-            sum
+            receive(&mut stream)
         });
         let sent = from.within(|| {
-            let mut stream = TcpStream::connect_timeout(&target, LONG).expect("a way there");
+            let mut stream = match TcpStream::connect_timeout(&target, LONG) {
+                Ok(stream) => stream,
+                Err(error) => panic!("{} to {target}: {error}", from.name()),
+            };
             stream.set_write_timeout(Some(LONG)).expect("a valid time");
-            let mut block = payload(BLOCK_BYTES);
-            let mut sum = 0;
-            for number in 0..blocks {
-                block[..8].copy_from_slice(&(number as u64).to_le_bytes());
-                sum = checksum_words(sum, &block);
-                stream
-                    .write_all(&block)
-                    .expect("the stream takes everything");
-            }
-            sum
+            send(&mut stream)
         });
         (sent, receiver.join().expect("the receiver saw no error"))
-    });
-    assert_eq!(received, sent, "checksum of {blocks} blocks received");
+    })
+}
+
+/// Everything that comes until the other end is done.
+fn read_all(stream: &mut TcpStream, size_bytes: usize) -> Vec<u8> {
+    let mut received = Vec::with_capacity(size_bytes);
+    stream
+        .read_to_end(&mut received)
+        .expect("the stream ends well");
+    received
+}
+
+/// Nothing is missing and nothing altered.
+fn assert_same(received: &[u8], sent: &[u8]) {
+    assert_eq!(received.len(), sent.len(), "bytes received");
+    assert_eq!(
+        checksum(received),
+        checksum(sent),
+        "checksum of the bytes received"
+    );
 }
 
 /// Like `checksum`, by words of eight bytes.
@@ -311,38 +326,19 @@ pub(crate) fn paced(
     if pace == Pace::Fast {
         return transfer(from, to, address, size_bytes);
     }
-    let address: IpAddr = address.parse().expect("an address");
-    let listener = to.within(|| TcpListener::bind((address, 0)).expect("the address is there"));
-    let target = SocketAddr::new(address, listener.local_addr().expect("bound").port());
     let sent = payload(size_bytes);
-    let received = std::thread::scope(|scope| {
-        let receiver = scope.spawn(|| {
-            let mut stream = accept(&listener);
-            stream.set_read_timeout(Some(LONG)).expect("a valid time");
-            let mut received = Vec::with_capacity(size_bytes);
+    let write = |stream: &mut TcpStream| {
+        for piece in sent.chunks(PIECE.0) {
             stream
-                .read_to_end(&mut received)
-                .expect("the stream ends well");
-            received
-        });
-        from.within(|| {
-            let mut stream = TcpStream::connect_timeout(&target, LONG).expect("a way there");
-            stream.set_write_timeout(Some(LONG)).expect("a valid time");
-            for piece in sent.chunks(PIECE.0) {
-                stream
-                    .write_all(piece)
-                    .expect("the stream takes everything");
-                std::thread::sleep(PIECE.1);
-            }
-        });
-        receiver.join().expect("the receiver saw no error")
+                .write_all(piece)
+                .expect("the stream takes everything");
+            std::thread::sleep(PIECE.1);
+        }
+    };
+    let ((), received) = connected((from, to), address, write, |stream| {
+        read_all(stream, size_bytes)
     });
-    assert_eq!(received.len(), sent.len(), "bytes received");
-    assert_eq!(
-        checksum(&received),
-        checksum(&sent),
-        "checksum of the bytes received"
-    );
+    assert_same(&received, &sent);
 }
 
 /// Payload of each datagram, bytes: some fit any path, some none, which containers then cut.
@@ -383,12 +379,7 @@ pub(crate) fn datagrams(from: &Namespace, to: &Namespace, address: &str, size_by
         });
         receiver.join().expect("the receiver saw no error")
     });
-    assert_eq!(received.len(), sent.len(), "bytes received in datagrams");
-    assert_eq!(
-        checksum(&received),
-        checksum(&sent),
-        "checksum of the datagrams received"
-    );
+    assert_same(&received, &sent);
 }
 
 fn numbered_datagram(number: usize, bytes: &[u8]) -> Vec<u8> {
