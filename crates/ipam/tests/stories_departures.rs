@@ -280,7 +280,11 @@ fn a_fence_opens_when_the_former_owner_agrees() {
 #[test]
 fn what_an_owner_gives_unasked_is_used_at_once() {
     let mut c = Cluster::seeded(3, "10.32.0.0/24");
+    // The ring is that of 3, which passes it on, unless it says otherwise.
     let gift = ring_of(&[(0, 2, 9), (128, 2, 0), (192, 3, 0)], 3);
+    let mut gift = wire::ipam::decode_state(&gift).unwrap();
+    gift.ring.as_mut().unwrap().peer = name(1);
+    let gift = encode_state(&gift);
     c.deliver(2, Delivery::Broadcast(name(1)), &gift);
     assert_eq!(c.status(2).unconfirmed, []);
 }

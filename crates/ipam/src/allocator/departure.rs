@@ -29,6 +29,11 @@ impl Ipam {
     pub(super) fn leave(&mut self) -> Answer {
         self.event.is_leaving = true;
         self.cancel_all();
+        if self.event.clone.is_some() {
+            // What is ours by name may be in use at the other machine.
+            info!("leaving without handing over: another machine uses our name");
+            return Answer::Done;
+        }
         let us = self.config.name;
         let Some(heir) = self.heir() else {
             return Answer::Done;

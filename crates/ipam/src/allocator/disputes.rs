@@ -106,6 +106,13 @@ impl Disputes {
         any
     }
 
+    /// Opens the fence around an address its former owner asks us for: it takes it for ours.
+    pub(super) fn asked(&mut self, former: PeerName, address: Range) -> bool {
+        self.open_where(|range, owner| {
+            (owner == former && range.overlaps(address)).then_some(address)
+        })
+    }
+
     /// Cuts what `opened` says out of the fence.
     fn open_where(&mut self, opened: impl Fn(Range, PeerName) -> Option<Range>) -> bool {
         let mut any = false;

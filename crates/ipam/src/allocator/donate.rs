@@ -17,7 +17,10 @@ impl Ipam {
         if self.event.clone.is_some() {
             return debug!(%to, "nothing is given away under a contested name");
         }
-        let wanted = range.intersection(self.config.universe.range());
+        if range.size() == 1 && self.disputes.asked(to, range) {
+            self.after_blocking_changed();
+        }
+        let wanted = self.useful_part(range);
         if let Some(block) = wanted.and_then(|wanted| self.space.donate(wanted)) {
             info!(%to, %block, "giving space");
             self.ring.grant(block, to);
@@ -33,6 +36,19 @@ impl Ipam {
             self.effect(IpamOutput::Unicast { to, payload });
         }
         self.send_ring(to);
+    }
+
+    /// What of a range to give from. The first and the last address of a subnet serve nobody who
+    /// allocates in it: where little is left they are kept, or two who wait would hand them back
+    /// and forth for ever.
+    fn useful_part(&self, range: Range) -> Option<Range> {
+        let wanted = range.intersection(self.config.universe.range())?;
+        let largest = self.space.largest_free_block(wanted)?;
+        let subnet = range.as_cidr().and_then(|cidr| cidr.subnet().ok());
+        match subnet {
+            Some(subnet) if largest.size() <= 2 => wanted.intersection(subnet.host_range()),
+            Some(_) | None => Some(wanted),
+        }
     }
 
     /// Whether somebody asks for one address that is not ours: our ring tells whose it is, and a

@@ -8,7 +8,7 @@ use wire::PeerName;
 use wire::ipam::{GossipState, Unicast, decode_state, encode_state};
 
 use super::Ipam;
-use crate::address::Range;
+use crate::address::{Range, merge_ranges};
 use crate::ring::{Merged, Ring};
 use crate::{Delivery, IpamOutput};
 
@@ -66,7 +66,10 @@ impl Ipam {
         let sender = delivery.sender();
         self.learn_nicknames(state.nicknames);
         if let Some(theirs) = state.ring {
-            self.receive_ring(sender, &theirs, now);
+            let Some(teller) = self.teller(delivery, &theirs) else {
+                return debug!(%sender, peer = %theirs.peer, "ignoring the ring of an unknown peer");
+            };
+            self.receive_ring(teller, &theirs, now);
         } else if !self.ring.is_empty() {
             // Periodic gossip does not say who needs the ring.
             if !matches!(delivery, Delivery::Neighbour(_)) {
@@ -77,6 +80,17 @@ impl Ipam {
         } else if matches!(delivery, Delivery::Broadcast(_)) && self.is_elector() {
             self.establish();
         }
+    }
+
+    /// Whose word a ring is. Whoever passes a broadcast on puts its own ring in place of the one
+    /// it got, so there the ring itself must tell.
+    fn teller(&self, delivery: Delivery, theirs: &wire::ipam::Ring) -> Option<PeerName> {
+        let sender = delivery.sender();
+        if !matches!(delivery, Delivery::Broadcast(_)) || theirs.peer == sender {
+            return Some(sender);
+        }
+        let is_other = theirs.peer != self.config.name;
+        (is_other && self.mesh.known.contains(&theirs.peer)).then_some(theirs.peer)
     }
 
     fn learn_nicknames(&mut self, nicknames: BTreeMap<PeerName, String>) {
@@ -194,6 +208,36 @@ impl Ipam {
         if self.disputes.consent(teller, us, &theirs) {
             self.after_blocking_changed();
         }
+        self.give_back(&theirs);
+    }
+
+    /// Gives fenced ranges back to a former owner whose own ring says that they are its own still:
+    /// it never agreed, nothing of them was used here, and it may have addresses in use there.
+    fn give_back(&mut self, theirs: &Ring) {
+        if self.event.is_leaving || self.event.clone.is_some() {
+            return;
+        }
+        let former = theirs.us();
+        let claimed = theirs.owned_ranges(former);
+        let fence = self.disputes.fence.iter();
+        let fenced = fence.filter(|(_, owner)| *owner == former);
+        let objected = fenced
+            .flat_map(|(fenced, _)| claimed.iter().filter_map(|c| c.intersection(*fenced)))
+            .filter(|range| self.space.is_free_range(*range));
+        let objected = merge_ranges(objected.collect());
+        if objected.is_empty() {
+            return;
+        }
+        for range in objected {
+            warn!(%range, %former, "giving a range back that its owner did not give");
+            self.space.disown(range);
+            self.ring.grant(range, former);
+            self.disputes.lose(range);
+        }
+        self.ring_changed();
+        self.after_blocking_changed();
+        self.effect(IpamOutput::Broadcast);
+        self.send_ring(former);
     }
 
     /// The mesh reaches others than before.
