@@ -145,3 +145,23 @@ fn no_ring_makes_a_peer_panic_or_lose_what_is_in_use() {
         "the address of a running container is not forgotten"
     );
 }
+
+#[test]
+fn a_peer_deprived_by_a_liar_as_if_it_were_dead_keeps_its_addresses() {
+    let mut c = Cluster::seeded(3, "10.32.0.0/24");
+    let before = c.allocate(2, "a");
+    let told = lie(&c, 3, |entry| {
+        if entry.peer == name(2) {
+            entry.peer = name(1);
+            entry.version += 100;
+        }
+    });
+    c.deliver(1, Delivery::Neighbour(name(3)), &told);
+    for _ in 0..3 {
+        c.gossip();
+        c.pass_secs(5);
+    }
+    assert!(c.status(1).unconfirmed.is_empty() && c.status(2).contested.is_empty());
+    assert!(c.status(2).displaced.is_empty());
+    assert_eq!(c.allocate(2, "a"), before);
+}

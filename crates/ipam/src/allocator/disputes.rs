@@ -106,11 +106,10 @@ impl Disputes {
         any
     }
 
-    /// Opens the fence around an address its former owner asks us for: it takes it for ours.
-    pub(super) fn asked(&mut self, former: PeerName, address: Range) -> bool {
-        self.open_where(|range, owner| {
-            (owner == former && range.overlaps(address)).then_some(address)
-        })
+    /// Whether the word of a former owner is awaited about part of a range.
+    pub(super) fn awaits(&self, former: PeerName, range: Range) -> bool {
+        let mut fence = self.fence.iter();
+        fence.any(|(fenced, owner)| *owner == former && fenced.overlaps(range))
     }
 
     /// Cuts what `opened` says out of the fence.

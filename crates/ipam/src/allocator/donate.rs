@@ -17,9 +17,6 @@ impl Ipam {
         if self.event.clone.is_some() {
             return debug!(%to, "nothing is given away under a contested name");
         }
-        if range.size() == 1 && self.disputes.asked(to, range) {
-            self.after_blocking_changed();
-        }
         let wanted = self.useful_part(range);
         if let Some(block) = wanted.and_then(|wanted| self.space.donate(wanted)) {
             info!(%to, %block, "giving space");
@@ -27,7 +24,7 @@ impl Ipam {
             self.disputes.lose(block);
             self.ring_changed();
             self.effect(IpamOutput::Broadcast);
-        } else if !self.is_better_asked_elsewhere(range) {
+        } else if !self.is_better_asked_elsewhere(range) && !self.disputes.awaits(to, range) {
             let denied = Unicast::Denied(wire::ipam::Range {
                 start: range.start,
                 end: range.end,
