@@ -4,6 +4,8 @@
 //! The rings run by themselves here, with a set of addresses in use in place of the books of a
 //! space, so that the laws of the merge show alone.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 use std::collections::BTreeSet;
 
 use ipam::address::Range;
