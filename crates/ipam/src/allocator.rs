@@ -408,6 +408,7 @@ impl Ipam {
             claim.what.asked = None;
         }
         self.propose_again();
+        self.ask_former_owners();
         self.note_absences(now);
         self.reclaim_long_gone(now);
         self.event.should_retry = true;
@@ -418,6 +419,7 @@ impl Ipam {
             || self.holdings.has_dead()
             || self.election.is_awaiting()
             || !self.displaced.is_empty()
+            || !self.disputes.fence.is_empty()
             || (self.config.reclaim_after.is_some() && !self.ring.is_empty())
     }
 

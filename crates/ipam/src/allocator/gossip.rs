@@ -1,6 +1,6 @@
 //! What others say about the ring, and what we say (spec/ipam.md 2.2 and 9).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use tracing::{debug, warn};
@@ -119,6 +119,17 @@ impl Ipam {
         self.report_free();
         let payload = Unicast::RingUpdate(self.state()).encode();
         self.effect(IpamOutput::Unicast { to, payload });
+    }
+
+    /// Asks those for their ring whose word about fenced ranges we lack: a state without a ring is
+    /// answered with one.
+    pub(super) fn ask_former_owners(&mut self) {
+        let formers = self.disputes.fence.iter().map(|(_, former)| *former);
+        let formers: BTreeSet<PeerName> = formers.collect();
+        for to in formers {
+            let payload = Unicast::RingUpdate(GossipState::default()).encode();
+            self.effect(IpamOutput::Unicast { to, payload });
+        }
     }
 
     /// Merges a ring, and works out what came of it.
@@ -243,7 +254,7 @@ impl Ipam {
     /// The mesh reaches others than before.
     pub(super) fn peers_changed(&mut self, known: BTreeMap<PeerName, String>) {
         let us = self.config.name;
-        let mut names: std::collections::BTreeSet<PeerName> = known.keys().copied().collect();
+        let mut names: BTreeSet<PeerName> = known.keys().copied().collect();
         names.insert(us);
         let has_new = names.iter().any(|name| !self.mesh.known.contains(name));
         let gone = self.mesh.known.iter().filter(|name| !names.contains(name));
