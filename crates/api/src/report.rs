@@ -7,9 +7,7 @@ mod allocation;
 
 use std::collections::BTreeMap;
 
-pub use allocation::{
-    ClaimedCidr, Contest, Displaced, Ipam, Paxos, PendingClaim, RingEntry,
-};
+pub use allocation::{ClaimedCidr, Contest, Displaced, Ipam, Paxos, PendingClaim, RingEntry};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Top level of the report.
@@ -86,6 +84,9 @@ pub struct Router {
     pub trusted_subnets: Vec<String>,
     /// Where container frames enter and leave.
     pub interface: String,
+    /// Times the daemon waited for its disk since it started; Weft only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub state_commits: u64,
     /// Counters of that interface.
     pub capture_stats: Option<BTreeMap<String, u64>>,
     /// Learned owners of MAC addresses.
@@ -218,6 +219,10 @@ impl Report {
         }
         value
     }
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn null_if_empty<T: Serialize, S: Serializer>(

@@ -107,14 +107,11 @@ impl Driver {
                 Wake::Link(event) => self.handle_link(event),
                 Wake::Tunnel(event) => self.feed(Input::Tunnel(event)),
                 Wake::Request(request) => self.handle_request(request),
-                Wake::Cancelled => {}
-                Wake::Timeout => {
-                    self.node.handle_timeout(clock::now());
-                    self.collect();
-                }
+                Wake::Cancelled | Wake::Timeout => {}
                 Wake::Closed => return Ok(()),
             }
             self.take_what_waits();
+            self.do_what_is_due();
             self.carry_out()?;
         }
     }
@@ -152,6 +149,15 @@ impl Driver {
                 break;
             };
             self.handle_link(event);
+        }
+    }
+
+    /// However much comes in, time is not forgotten.
+    fn do_what_is_due(&mut self) {
+        let now = clock::now();
+        if self.node.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.node.handle_timeout(now);
+            self.collect();
         }
     }
 
@@ -275,6 +281,7 @@ impl Driver {
             // On this worker: handing its other tasks to another costs a reply two wake-ups, and there
             // are workers beside it.
             self.store.commit(&batch)?;
+            self.shared.note_commits(self.store.commits());
         }
         Ok(others)
     }

@@ -116,6 +116,7 @@ impl App {
                 .into_iter()
                 .map(|(mac, owner, age)| LearnedMac { mac, owner, age })
                 .collect(),
+            state_commits: self.driver.commits(),
             unix_time: clock::unix_time(),
         };
         Ok(report::build(&status, &facts))

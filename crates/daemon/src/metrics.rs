@@ -57,6 +57,14 @@ pub fn render(report: &Report, process: &Process) -> String {
         "Number of peers known, this one included.",
     );
     let _ = writeln!(text, "{name} {}", router.peers.len());
+    let name = "weft_state_commits_total";
+    head(
+        &mut text,
+        name,
+        "counter",
+        "Transactions made durable, each with one wait for the disk.",
+    );
+    let _ = writeln!(text, "{name} {}", router.state_commits);
     let name = "weft_datapath_events_total";
     head(
         &mut text,

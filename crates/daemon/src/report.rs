@@ -30,6 +30,8 @@ pub struct Facts {
     pub capture_stats: BTreeMap<String, u64>,
     /// Learned owners of MAC addresses.
     pub macs: Vec<LearnedMac>,
+    /// Transactions made durable since start.
+    pub state_commits: u64,
     /// Wall-clock time now, since 1970.
     pub unix_time: Duration,
 }
@@ -102,6 +104,7 @@ fn router(status: &NodeStatus, facts: &Facts) -> Router {
         overlay_diagnostics: BTreeMap::from([("sleeve".to_owned(), None)]),
         trusted_subnets: mesh.trusted_subnets.clone(),
         interface: facts.interface.clone(),
+        state_commits: facts.state_commits,
         capture_stats: Some(facts.capture_stats.clone()),
         macs: facts
             .macs

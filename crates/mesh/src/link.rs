@@ -13,6 +13,7 @@ use wire::PeerName;
 use wire::handshake::Features;
 use wire::message::{Message, MessageError};
 
+use crate::maker::Ending;
 use crate::peers::peer_label;
 use handshake::{Handshake, Introduction};
 use outbox::Outbox;
@@ -41,6 +42,14 @@ pub(crate) struct Link {
     pub(crate) unflushed_bytes: usize,
     /// Whether an odd message was logged already.
     pub(crate) logged_oddity: bool,
+    /// Why it ends at its deadline whatever comes; only what it is told is waited for.
+    pub(crate) farewell: Option<Farewell>,
+}
+
+/// How a link that was refused will end.
+pub(crate) struct Farewell {
+    pub(crate) error: String,
+    pub(crate) ending: Ending,
 }
 
 /// How far a link has come.
@@ -127,6 +136,7 @@ impl Link {
             outbox: Outbox::default(),
             unflushed_bytes: 0,
             logged_oddity: false,
+            farewell: None,
         }
     }
 
@@ -154,7 +164,9 @@ impl Link {
         let Some(bytes) = introduced.session.next_message()? else {
             return Ok(None);
         };
-        self.deadline = now + READ_DEADLINE;
+        if self.farewell.is_none() {
+            self.deadline = now + READ_DEADLINE;
+        }
         let message = Message::decode(&bytes);
         let is_unicast = matches!(message, Ok(Message::GossipUnicast { .. }));
         let raw = is_unicast.then(|| bytes.into_owned());

@@ -34,6 +34,9 @@ const WORTH_AFTER: Duration = Duration::from_secs(1);
 const SOON_FOR: Duration = Duration::from_secs(30);
 /// Middle wait between attempts during that time.
 const INTERVAL_SOON: Duration = Duration::from_secs(1);
+/// How often a namesake of ours is dialled: that it is still there must not be forgotten, nor that
+/// it is gone be missed. The original never dials it again.
+const COLLISION_INTERVAL: Duration = Duration::from_secs(60);
 /// Most targets learned from gossip; those the user gave are always kept.
 pub(crate) const DISCOVERED_MAX: usize = 2048;
 /// Most attempts under way at once, so that gossip cannot make us open thousands of sockets.
@@ -213,7 +216,8 @@ impl Maker {
         target.state = State::Waiting;
         target.error = Some(error.to_owned());
         match ending {
-            Ending::SelfConnection | Ending::NameCollision => target.due = None,
+            Ending::SelfConnection => target.due = None,
+            Ending::NameCollision => target.due = Some(now + COLLISION_INTERVAL),
             Ending::Ordinary if was_good => target.retry_now(now),
             Ending::Ordinary => target.retry_later(now, rng),
         }

@@ -1,5 +1,6 @@
 //! The state machine: inputs and time go in, outputs come out.
 
+mod clones;
 mod connections;
 mod duplicates;
 mod footprint;
@@ -25,10 +26,12 @@ use crate::routes::{Edges, Routes, gossip_unicast};
 use crate::shortid::SHORT_IDS;
 use crate::topology::{EncodedLately, MergedLately};
 use crate::{LinkId, MeshConfig, MeshOutput};
+use clones::Clones;
 use duplicates::Superseded;
 
 use news::Spread;
 
+pub(crate) use clones::Rival;
 pub use gossiping::{GossipContent, UnicastError};
 
 /// How long after a change of ours it is announced, so that several go together.
@@ -65,6 +68,8 @@ pub struct Mesh {
     /// The connections of our peer entry. Invariant: the same names as its adjacencies.
     connections: BTreeMap<PeerName, LinkId>,
     superseded: Superseded,
+    /// Others with our name.
+    clones: Clones,
     channels: Channels,
     routes: RouteTables,
     timers: Timers,
@@ -138,6 +143,7 @@ impl Mesh {
             links: BTreeMap::new(),
             connections: BTreeMap::new(),
             superseded: Superseded::default(),
+            clones: Clones::default(),
             channels: Channels::default(),
             routes,
             timers: Timers {
@@ -170,6 +176,10 @@ impl Mesh {
             (timers.routes, "route calculation"),
             (self.spread.due(), "topology news"),
             (self.maker.next_due(), "dial"),
+            (
+                self.clones.due(self.connections.is_empty()),
+                "a clone that is gone",
+            ),
         ];
         let deferred = deferred
             .into_iter()
@@ -186,6 +196,7 @@ impl Mesh {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.tend_links(now);
         self.tend_dials(now);
+        self.tend_clones(now);
         if self.timers.routes.is_some_and(|at| at <= now) {
             self.calculate_routes();
         }
@@ -217,8 +228,11 @@ impl Mesh {
                 .links
                 .get(&id)
                 .expect("ending one link leaves the others");
-            let error = link.end_text(&link.timeout_text());
-            self.end_link(id, &error, Ending::Ordinary, now);
+            let (error, ending) = match &link.farewell {
+                Some(farewell) => (farewell.error.clone(), farewell.ending),
+                None => (link.end_text(&link.timeout_text()), Ending::Ordinary),
+            };
+            self.end_link(id, &error, ending, now);
         }
         let mut due = Vec::new();
         for (id, link) in &mut self.links {
@@ -249,6 +263,7 @@ impl Mesh {
 
     /// What follows every input: dial, tell about short ids, send what waits.
     fn settle(&mut self, now: Instant) {
+        self.judge_rivals(now);
         if std::mem::take(&mut self.targets_stale) {
             self.dial_targets(now);
         }

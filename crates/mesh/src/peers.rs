@@ -15,6 +15,7 @@ use wire::topology::{ConnectionSummary, PeerSummary};
 use crate::address::RemoteAddress;
 use crate::delta::History;
 use crate::doubts::Doubts;
+use crate::mesh::Rival;
 use crate::shortid::{SHORT_IDS, ShortIds};
 
 /// Most entries gossip may bring us to; there are no more short ids than that. Peers connected to us
@@ -194,6 +195,8 @@ pub(crate) struct PeerTable {
     adjacency_count: usize,
     /// Counts changes of entries.
     revision: u64,
+    /// The greatest entry of our name that another incarnation told since last asked.
+    rival: Option<Rival>,
 }
 
 impl PeerTable {
@@ -217,6 +220,7 @@ impl PeerTable {
             doubts: Doubts::default(),
             adjacency_count: 0,
             revision: 0,
+            rival: None,
         }
     }
 
@@ -228,6 +232,18 @@ impl PeerTable {
     /// Our own entry.
     pub(crate) fn own(&self) -> &Peer {
         self.peers.get(&self.us).expect("we are in our own table")
+    }
+
+    /// Somebody else tells an entry of our name that was greater than ours.
+    pub(crate) fn note_rival(&mut self, rival: Rival) {
+        if self.rival.is_none_or(|known| known.version < rival.version) {
+            self.rival = Some(rival);
+        }
+    }
+
+    /// What was noted since last asked.
+    pub(crate) fn take_rival(&mut self) -> Option<Rival> {
+        self.rival.take()
     }
 
     /// Changes whenever an entry does.

@@ -11,6 +11,7 @@ use wire::delta::KnownEntry;
 use wire::topology::PeerSummary;
 
 use crate::doubts::{Teller, Witness, age, can_outrun};
+use crate::mesh::Rival;
 use crate::peers::{Peer, PeerTable, usable_short_id};
 
 /// Bytes of one topology message we aim to stay below; more peers than that go into several.
@@ -228,8 +229,16 @@ impl PeerTable {
         if is_known || entry.version < own.version || !can_outrun(own.version, entry.version) {
             return false;
         }
+        self.note_other(entry.uid, entry.version);
         self.rise_above(entry.version);
         true
+    }
+
+    /// What outran us is not always ours.
+    fn note_other(&mut self, uid: u64, version: u64) {
+        if uid != self.own().uid {
+            self.note_rival(Rival { uid, version });
+        }
     }
 
     /// Replaces an entry by a younger one made from it, unless that one lost lately.
@@ -260,6 +269,7 @@ impl PeerTable {
         if is_past || !can_outrun(own.version, summary.version) {
             return false;
         }
+        self.note_other(summary.uid, summary.version);
         self.rise_above(summary.version);
         true
     }

@@ -207,7 +207,7 @@ impl Node {
             mesh: self.mesh.status(now),
             tunnels: tunnels.collect(),
             ipam: self.allocation.as_ref().map(Allocation::status),
-            clone_text: None,
+            clone_text: self.mesh.clone_text().map(str::to_owned),
         }
     }
 

@@ -288,10 +288,7 @@ mod tests {
                 &["--ipalloc-range=10.2.0.1/31"],
                 "invalid subnet - smaller than minimum size 4: 10.2.0.1/31",
             ),
-            (
-                &["--ipalloc-range=bogus"],
-                "invalid CIDR address: bogus",
-            ),
+            (&["--ipalloc-range=bogus"], "invalid CIDR address: bogus"),
             (
                 &["--ipalloc-range=fe80::/64"],
                 "invalid Non-IPv4 address not supported: fe80::/64",

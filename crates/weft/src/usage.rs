@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::flags::Flag;
-use crate::{attach, daemon_options, launch, stop, verbs};
+use crate::{address_options, attach, daemon_options, launch, stop, verbs};
 
 /// A verb, its words and its flags.
 struct Verb {
@@ -32,13 +32,13 @@ const VERBS: &[Verb] = &[
         name: "launch",
         words: "[peer …]",
         help: "start the daemon on this host and connect to peers",
-        flags: &[launch::FLAGS, daemon_options::FLAGS],
+        flags: &[launch::FLAGS, daemon_options::FLAGS, address_options::FLAGS],
     },
     Verb {
         name: "daemon",
         words: "[peer …]",
         help: "run the daemon in the foreground",
-        flags: &[daemon_options::FLAGS],
+        flags: &[daemon_options::FLAGS, address_options::FLAGS],
     },
     Verb {
         name: "stop",

@@ -29,6 +29,8 @@ pub(super) struct Shared {
     cancelled: Mutex<Vec<RequestId>>,
     cancelled_some: Notify,
     stopped_because: OnceLock<Arc<str>>,
+    /// How often the driver waited for the disk.
+    commits: AtomicU64,
 }
 
 /// The driver is gone: the daemon is stopping, on its own accord if there is a reason.
@@ -57,7 +59,17 @@ impl Shared {
 
     /// The requests given up since last time.
     pub(super) fn take_cancelled(&self) -> Vec<RequestId> {
-        std::mem::take(&mut *self.cancelled.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(
+            &mut *self
+                .cancelled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
+    /// Notes how often the driver waited for the disk.
+    pub(super) fn note_commits(&self, commits: u64) {
+        self.commits.store(commits, Ordering::Relaxed);
     }
 
     /// From now on who asks is told why there is no answer.
@@ -67,7 +79,10 @@ impl Shared {
     }
 
     fn cancel(&self, id: RequestId) {
-        let mut cancelled = self.cancelled.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cancelled = self
+            .cancelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         cancelled.push(id);
         self.cancelled_some.notify_one();
     }
@@ -120,6 +135,11 @@ impl Handle {
         let answer = answer.await;
         waiting.answered = true;
         answer.map_err(|_| self.shared.stopped())
+    }
+
+    /// Transactions made durable since the daemon started.
+    pub fn commits(&self) -> u64 {
+        self.shared.commits.load(Ordering::Relaxed)
     }
 
     /// A copy of the node's state.

@@ -9,13 +9,16 @@ use wire::quote::printable;
 
 /// Builds the section. `clone_text` says that another machine has our name.
 pub(super) fn report(status: &IpamStatus, clone_text: Option<&str>) -> Ipam {
-    let claims = status.pending_claims.iter().map(|(ident, cidr)| PendingClaim {
-        ident: ident.clone(),
-        cidr: ClaimedCidr {
-            addr: cidr.address.to_string(),
-            prefix_len: cidr.prefix_len,
-        },
-    });
+    let claims = status
+        .pending_claims
+        .iter()
+        .map(|(ident, cidr)| PendingClaim {
+            ident: ident.clone(),
+            cidr: ClaimedCidr {
+                addr: cidr.address.to_string(),
+                prefix_len: cidr.prefix_len,
+            },
+        });
     let allocates = status
         .pending_allocates
         .iter()

@@ -145,3 +145,68 @@ impl Drop for TestDirectory {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
+
+fn change(name: &str, value: Option<&str>) -> Change {
+    Change {
+        name: name.to_owned(),
+        value: value.map(|value| value.as_bytes().to_vec()),
+    }
+}
+
+#[test]
+fn a_batch_is_one_transaction_whatever_is_in_it() {
+    let directory = TestDirectory::new("batch");
+    let store = Store::open(&directory.0).expect("open");
+    let before = store.commits();
+    let mut batch = store.batch();
+    batch.put("direct_peers", &vec!["a".to_owned()]);
+    for n in 0..100 {
+        let row = format!("ipam/owned/{n:03}");
+        batch.apply(vec![change(&row, Some("{\"ident\":\"c\"}"))]);
+    }
+    batch.apply(vec![change("ipam/owned/007", None)]);
+    store.commit(&batch).expect("commit");
+    assert_eq!(store.commits(), before + 1);
+    store.commit(&store.batch()).expect("nothing to do");
+    assert_eq!(store.commits(), before + 1, "nothing to wait for");
+    drop(store);
+    let store = Store::open(&directory.0).expect("open again");
+    let rows = store.rows("ipam/").expect("rows");
+    assert_eq!(rows.len(), 99);
+    assert_eq!(rows[0].0, "ipam/owned/000");
+    assert_eq!(rows[0].1, b"{\"ident\":\"c\"}");
+    assert!(store.rows("ipam/owned/007").expect("rows").is_empty());
+    let peers = store.get::<Vec<String>>("direct_peers").expect("get");
+    assert_eq!(peers, Some(vec!["a".to_owned()]));
+}
+
+#[test]
+fn rows_are_those_of_the_prefix_and_removable() {
+    let directory = TestDirectory::new("rows");
+    let store = Store::open(&directory.0).expect("open");
+    let mut batch = store.batch();
+    let names = ["ipaa", "ipam/ring/10.32.0.0", "ipam/header", "ipan"];
+    batch.apply(names.map(|name| change(name, Some("1"))).to_vec());
+    store.commit(&batch).expect("commit");
+    let names = |store: &Store| -> Vec<String> {
+        let rows = store.rows("ipam/").expect("rows");
+        rows.into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(&store), ["ipam/header", "ipam/ring/10.32.0.0"]);
+    let mut batch = store.batch();
+    batch.apply(vec![change("ipam/header", None)]);
+    store.commit(&batch).expect("commit");
+    assert_eq!(names(&store), ["ipam/ring/10.32.0.0"]);
+}
+
+#[test]
+fn a_damaged_row_is_named_with_what_to_do() {
+    let directory = TestDirectory::new("row");
+    let store = Store::open(&directory.0).expect("open");
+    let mut batch = store.batch();
+    batch.apply(vec![change("ipam/header", Some("{"))]);
+    store.commit(&batch).expect("commit");
+    let error = store.rows("ipam/").expect_err("damaged").to_string();
+    assert!(error.starts_with("record ipam/header in state "), "{error}");
+    assert!(error.contains("'weft reset --force'"), "{error}");
+}

@@ -198,23 +198,37 @@ fn a_peer_that_ends_every_connection_at_once_is_dialled_less_and_less() {
 }
 
 #[test]
-fn ourselves_and_namesakes_are_not_dialled_again_until_the_user_asks() {
-    for (ending, count) in [(Ending::SelfConnection, 0), (Ending::NameCollision, 1)] {
-        let mut bench = Bench::new();
-        bench.connect(&["10.0.0.2"]);
-        bench.choose();
-        bench.end(LinkId::outbound(0), "10.0.0.2:6783", ending);
-        bench.wait(100_000);
-        assert!(bench.choose().is_empty());
-        assert_eq!(bench.maker.next_due(), None);
-        assert!(matches!(
-            bench.maker.status(bench.now)[0].state,
-            TargetState::Failed { retry_in: None, .. }
-        ));
-        bench.connect(&["10.0.0.2"]);
+fn ourselves_are_not_dialled_again_until_the_user_asks() {
+    let mut bench = Bench::new();
+    bench.connect(&["10.0.0.2"]);
+    bench.choose();
+    bench.end(LinkId::outbound(0), "10.0.0.2:6783", Ending::SelfConnection);
+    bench.wait(100_000);
+    assert!(bench.choose().is_empty());
+    assert_eq!(bench.maker.next_due(), None);
+    assert_eq!(bench.maker.active_direct_count(), 0);
+    assert!(matches!(
+        bench.maker.status(bench.now)[0].state,
+        TargetState::Failed { retry_in: None, .. }
+    ));
+    bench.connect(&["10.0.0.2"]);
+    assert_eq!(bench.choose(), ["10.0.0.2:6783"]);
+    assert_eq!(bench.maker.active_direct_count(), 1);
+    assert_eq!(bench.maker.termination_count(), 0);
+}
+
+#[test]
+fn namesakes_are_looked_for_once_a_minute() {
+    let mut bench = Bench::new();
+    bench.connect(&["10.0.0.2"]);
+    for _ in 0..10 {
         assert_eq!(bench.choose(), ["10.0.0.2:6783"]);
-        assert_eq!(bench.maker.termination_count(), count);
+        bench.end(LinkId::outbound(0), "10.0.0.2:6783", Ending::NameCollision);
+        bench.wait(59);
+        assert!(bench.choose().is_empty());
+        bench.wait(1);
     }
+    assert_eq!(bench.maker.termination_count(), 10);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::{COLLECT_DELAY, Dial, Mesh, canonical_pair};
 use crate::gossip::TOPOLOGY;
 use crate::link::handshake::{Handshake, Introduction, Offer};
 use crate::link::outbox::{Item, Topic};
-use crate::link::{Introduced, Link, Phase, READ_DEADLINE};
+use crate::link::{Farewell, Introduced, Link, Phase, READ_DEADLINE};
 use crate::maker::Ending;
 use crate::peers::{Adjacency, PEERS_MAX, peer_label};
 use crate::routes::has_established_route;
@@ -31,6 +31,8 @@ const WEFT_FEATURE_VERSION: u32 = 1;
 struct Refused {
     ending: Ending,
     error: String,
+    /// Whether its name is that of another live machine: it stays a moment to learn so.
+    is_clone: bool,
 }
 
 impl From<String> for Refused {
@@ -38,6 +40,7 @@ impl From<String> for Refused {
         Self {
             ending: Ending::Ordinary,
             error,
+            is_clone: false,
         }
     }
 }
@@ -136,8 +139,21 @@ impl Mesh {
         let Some(state) = self.links.get(&link) else {
             return;
         };
-        let error = state.end_text(error);
-        self.forget_link(link, &error, Ending::Ordinary, now);
+        let (error, ending) = match &state.farewell {
+            Some(farewell) => (farewell.error.clone(), farewell.ending),
+            None if self.clone_text().is_some() => {
+                let error = state.end_text(error);
+                let error = format!("{error}; another machine has our peer name");
+                // Displacing each other every second would keep the whole mesh busy.
+                if self.knows_clone_well(now) {
+                    (error, Ending::NameCollision)
+                } else {
+                    (error, Ending::Ordinary)
+                }
+            }
+            None => (state.end_text(error), Ending::Ordinary),
+        };
+        self.forget_link(link, &error, ending, now);
         self.settle(now);
     }
 
@@ -289,11 +305,15 @@ impl Mesh {
         link.phase = Phase::Introduced(Box::new(Introduced::new(introduction, now)));
         let conn = link.label();
         if let Err(refused) = self.check_identity(id) {
+            if refused.is_clone {
+                self.meet_clone(id, now);
+                return self.refuse(id, refused, now);
+            }
             return self.end_with_twin(id, &refused, now);
         }
         info!(%conn, "connection ready; using protocol version {version}");
         if let Err(refused) = self.add_connection(id, now) {
-            return self.end_link(id, &refused.error, refused.ending, now);
+            return self.refuse(id, refused, now);
         }
         let is_new = !self.has_established_route(name);
         match (is_new, is_restarted) {
@@ -308,6 +328,20 @@ impl Mesh {
             self.greet(id, is_new || is_restarted);
         }
         self.contest_short_id(now);
+    }
+
+    /// Ends a link; that of a clone in a moment.
+    fn refuse(&mut self, id: LinkId, refused: Refused, now: Instant) {
+        let Refused {
+            ending,
+            error,
+            is_clone,
+        } = refused;
+        if is_clone {
+            self.part_from(id, Farewell { error, ending }, now);
+        } else {
+            self.end_link(id, &error, ending, now);
+        }
     }
 
     /// Ends a link, and if it leads to ourselves its other end too: else whichever end is told of a
@@ -341,6 +375,7 @@ impl Mesh {
             return Err(Refused {
                 ending: Ending::SelfConnection,
                 error,
+                is_clone: false,
             });
         }
         let local = quote(&peer_label(self.config.name, &own.nickname));
@@ -349,6 +384,7 @@ impl Mesh {
         Err(Refused {
             ending: Ending::NameCollision,
             error,
+            is_clone: true,
         })
     }
 
@@ -364,7 +400,11 @@ impl Mesh {
                 Survivor::Old => {
                     // If it is dead in truth, this makes the other end's kernel say so.
                     self.send_message(old, &Message::Heartbeat);
-                    return Err(error.into());
+                    let uids = [old, id].map(|id| self.introduced(id).features.uid);
+                    return Err(Refused {
+                        is_clone: uids[0] != uids[1],
+                        ..error.into()
+                    });
                 }
                 Survivor::Neither => {
                     self.end_link(old, &error, Ending::Ordinary, now);

@@ -2,6 +2,7 @@
 //! beyond.
 
 use super::Mesh;
+use super::clones::FAREWELLS_MAX;
 use super::connections::INBOUND_HANDSHAKES_MAX;
 use super::duplicates::SUPERSEDED_MAX;
 use crate::gossip::{
@@ -71,7 +72,7 @@ impl Mesh {
         let handshakes = INBOUND_HANDSHAKES_MAX + ATTEMPTS_MAX;
         let peers = PEERS_MAX.saturating_add(connections);
         Footprint {
-            links: handshakes.saturating_add(connections),
+            links: (handshakes + FAREWELLS_MAX).saturating_add(connections),
             inbound_handshakes: INBOUND_HANDSHAKES_MAX,
             outbound_handshakes: ATTEMPTS_MAX,
             connections,

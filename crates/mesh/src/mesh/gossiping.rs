@@ -19,6 +19,9 @@ use crate::maker::Ending;
 use crate::topology::{Merged, Novelty};
 use crate::{Delivery, LinkId, MeshOutput};
 
+/// How the names of channels begin that only those hear who announced themselves as Wefts.
+const WEFT_CHANNELS: &str = "weft-";
+
 /// What to gossip on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GossipContent {
@@ -95,6 +98,7 @@ impl Mesh {
         payload: Vec<u8>,
         now: Instant,
     ) -> Result<(), UnicastError> {
+        let channel_name = channel;
         let (channel, source) = (channel.to_owned(), self.config.name);
         let message = Message::GossipUnicast {
             channel,
@@ -102,7 +106,7 @@ impl Mesh {
             destination,
             payload,
         };
-        let sent = self.relay_unicast(destination, &message.encode());
+        let sent = self.relay_unicast(channel_name, destination, &message.encode());
         self.settle(now);
         sent
     }
@@ -136,6 +140,18 @@ impl Mesh {
     /// A message arrived.
     pub(super) fn receive(&mut self, id: LinkId, received: Received, now: Instant) {
         let Received { message, raw } = received;
+        if let Some(remote) = self.is_parting(id) {
+            if let Ok(Message::GossipNeighbour {
+                channel, payload, ..
+            }) = message
+                && remote != self.config.name
+                && (channel == TOPOLOGY || channel == NEWS)
+            {
+                self.receive_gossip(id, channel, payload, now);
+                self.tell_survivor(id);
+            }
+            return;
+        }
         match message {
             Ok(Message::Heartbeat) => {}
             Ok(Message::Overlay(control)) => self.receive_control(id, control),
@@ -153,7 +169,7 @@ impl Mesh {
                 if destination == self.config.name {
                     self.receive_unicast(id, channel, source, payload);
                 } else if let Err(error) =
-                    self.relay_unicast(destination, &raw.expect("kept for unicasts"))
+                    self.relay_unicast(&channel, destination, &raw.expect("kept for unicasts"))
                 {
                     info!(%error, channel, "cannot relay unicast");
                 }
@@ -323,11 +339,17 @@ impl Mesh {
     }
 
     /// Hands a unicast to the next hop, as it is.
-    fn relay_unicast(&mut self, destination: PeerName, message: &[u8]) -> Result<(), UnicastError> {
+    fn relay_unicast(
+        &mut self,
+        channel: &str,
+        destination: PeerName,
+        message: &[u8],
+    ) -> Result<(), UnicastError> {
         let next_hop = self.gossip_unicast_routes().get(&destination).copied();
         let next_hop = next_hop.filter(|hop| !hop.is_unknown());
         let next_hop = next_hop.ok_or(UnicastError::UnknownDestination(destination))?;
         let link = self.connections.get(&next_hop).copied();
+        let link = link.filter(|link| self.may_hear(*link, channel));
         let link = link.ok_or(UnicastError::NoConnection(next_hop))?;
         if self
             .links
@@ -399,6 +421,9 @@ impl Mesh {
     }
 
     pub(super) fn queue(&mut self, id: LinkId, topic: Topic, item: Item) {
+        if !self.may_hear(id, topic.channel()) {
+            return;
+        }
         let has_state = &**topic.channel() == TOPOLOGY || self.channels.is_owned(topic.channel());
         let Some(link) = self.links.get_mut(&id) else {
             return;
@@ -444,7 +469,7 @@ impl Mesh {
         }
     }
 
-    fn send_topology(&mut self, id: LinkId, topic: &Topic, names: &BTreeSet<PeerName>) {
+    pub(super) fn send_topology(&mut self, id: LinkId, topic: &Topic, names: &BTreeSet<PeerName>) {
         for payload in self.encoded_lately.encode(&self.peers, names) {
             self.send_gossip(id, topic, &payload);
         }
@@ -486,6 +511,16 @@ impl Mesh {
                 warn!(%conn, %error, "message not sent");
             }
         }
+    }
+
+    /// Whether the other end of a link may get gossip of a channel: originals never see ours.
+    fn may_hear(&self, id: LinkId, channel: &str) -> bool {
+        if !channel.starts_with(WEFT_CHANNELS) {
+            return true;
+        }
+        let introduced = self.links.get(&id).and_then(|link| link.introduced());
+        let is_weft = introduced.is_some_and(|introduced| introduced.features.weft.is_some());
+        self.config.announce_weft && is_weft
     }
 
     fn remote_of(&self, id: LinkId) -> Option<PeerName> {

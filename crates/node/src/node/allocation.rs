@@ -26,6 +26,8 @@ pub(super) struct Allocation {
     peers_stale: bool,
     /// Whether the number of addresses to dial may be.
     targets_stale: bool,
+    /// What it was told about another machine with our name.
+    clone_text: Option<String>,
 }
 
 impl Allocation {
@@ -39,6 +41,7 @@ impl Allocation {
             known: BTreeMap::new(),
             peers_stale: true,
             targets_stale: true,
+            clone_text: None,
         }
     }
 
@@ -61,7 +64,9 @@ impl Allocation {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        self.ipam.poll_timeout().map(|at| (at, "address allocation"))
+        self.ipam
+            .poll_timeout()
+            .map(|at| (at, "address allocation"))
     }
 
     /// Requests beyond their limit.
@@ -135,6 +140,13 @@ impl Node {
                 allocation.ipam.handle_peers(known, self.now);
                 is_news = true;
             }
+        }
+        let clone_text = self.mesh.clone_text();
+        if clone_text != allocation.clone_text.as_deref() {
+            allocation.clone_text = clone_text.map(str::to_owned);
+            let text = allocation.clone_text.clone();
+            allocation.ipam.handle_clone(text, self.now);
+            is_news = true;
         }
         is_news
     }

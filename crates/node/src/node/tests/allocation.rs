@@ -85,13 +85,19 @@ fn rows_come_before_everything_else_and_the_reply_after_them() {
     let now = base();
     let mut node = Node::new(allocating(1, Init::Seed(vec![peer(1)])), [1; 32], now);
     let outputs = drain(&mut node);
-    assert!(matches!(outputs[0], Output::Persist(Record::Rows(_))), "{outputs:?}");
+    assert!(
+        matches!(outputs[0], Output::Persist(Record::Rows(_))),
+        "{outputs:?}"
+    );
     let outputs = command(&mut node, allocate("a", Patience::Short), now);
     let is_row = |output: &Output| matches!(output, Output::Persist(Record::Rows(_)));
     assert!(is_row(&outputs[0]), "{outputs:?}");
     let others: Vec<&Output> = outputs.iter().skip_while(|output| is_row(output)).collect();
     assert!(!others.iter().any(|output| is_row(output)), "{outputs:?}");
-    assert!(matches!(others.last(), Some(Output::Reply { .. })), "{outputs:?}");
+    assert!(
+        matches!(others.last(), Some(Output::Reply { .. })),
+        "{outputs:?}"
+    );
 }
 
 #[test]
@@ -142,7 +148,10 @@ fn a_request_whose_caller_is_gone_is_answered_and_forgotten() {
         pair.answer(10),
         Some(Reply::Ipam(Answer::Cancelled))
     ));
-    assert!(pair.answer(11).is_none(), "a cancellation is not replied to");
+    assert!(
+        pair.answer(11).is_none(),
+        "a cancellation is not replied to"
+    );
     let status = pair.nodes[1].status(pair.now).ipam.unwrap();
     assert!(status.pending_allocates.is_empty());
     pair.ask(1, 12, Command::Cancel(RequestId(10)));
@@ -192,6 +201,26 @@ fn gossip_that_makes_no_sense_closes_no_link() {
     assert!(!pair.closed);
     pair.ask(1, 10, allocate("b", Patience::Short));
     assert_eq!(pair.address(10).to_string(), "10.32.0.128/24");
+}
+
+#[test]
+fn two_machines_of_one_name_both_say_so_and_give_nothing_out() {
+    let mut pair = Pair::new([1, 1].map(|n| allocating(n, Init::Seed(vec![peer(1), peer(3)]))));
+    pair.run_for(Duration::from_secs(3));
+    for (n, id) in [(0, 10), (1, 11)] {
+        let status = pair.nodes[n].status(pair.now);
+        let text = status.clone_text.expect("both know");
+        assert!(text.contains("another machine has our peer name"), "{text}");
+        pair.ask(n, id, allocate("a", Patience::Short));
+        pair.run_for(Duration::from_secs(6));
+        match pair.answer(id) {
+            Some(Reply::Ipam(Answer::Refused(why) | Answer::Unavailable(why))) => {
+                assert!(why.contains("peer name"), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+        pair.nodes[n].ipam().unwrap().assert_invariants();
+    }
 }
 
 #[test]

@@ -1,0 +1,259 @@
+//! Another live machine with our name: a copied disk, or one `--name` given twice.
+//!
+//! A link that introduces itself with our name and is not us is proof. So is an entry of our name in
+//! the topology, but only one that goes on growing: what an earlier incarnation of ours left behind
+//! is outrun once, perhaps once more where it lay longest, and then no more. Whoever answers each of
+//! our versions with a greater one is alive.
+//!
+//! Neighbours of both help: a link that is refused because its peer is connected already, as another
+//! incarnation, is told who that is before it ends, so that both hear of each other.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tracing::{error, info};
+use wire::PeerName;
+
+use super::Mesh;
+use crate::LinkId;
+use crate::gossip::TOPOLOGY;
+use crate::link::outbox::Topic;
+use crate::link::{Farewell, Link};
+use crate::peers::peer_label;
+
+/// How often an entry must have outgrown ours before we believe that somebody is behind it.
+const GROWTHS: u32 = 3;
+/// What comes sooner after the last growth counts as the same one: copies of one entry on several
+/// ways.
+const GROWTH_GAP: Duration = Duration::from_millis(500);
+/// Growths further apart do not belong together.
+const GROWTH_WINDOW: Duration = Duration::from_secs(300);
+/// After so long without a sign a clone is gone. Namesakes we know the address of are dialled more
+/// often than that.
+const GONE_AFTER: Duration = Duration::from_secs(150);
+/// The same while we have no connection, by which we could hear of it: attempts are rare by then.
+const GONE_AFTER_ALONE: Duration = Duration::from_secs(900);
+/// How long we go on dialling as usual after we learned of a clone, so that it learns of us.
+const INTRODUCTION: Duration = Duration::from_secs(60);
+/// How long a link that is refused stays to read what it is told: longer than its other end waits
+/// before it announces what became of it.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Most links that are being told.
+pub(super) const FAREWELLS_MAX: usize = 16;
+
+/// An entry of our name that another incarnation tells, greater than ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rival {
+    /// Its incarnation.
+    pub(crate) uid: u64,
+    /// Its version.
+    pub(crate) version: u64,
+}
+
+/// What is known about others with our name.
+#[derive(Debug, Default)]
+pub(super) struct Clones {
+    suspect: Option<Suspect>,
+    found: Option<Found>,
+}
+
+#[derive(Debug)]
+struct Found {
+    /// For the operator.
+    text: String,
+    since: Instant,
+    /// When we last had a sign.
+    seen_at: Instant,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    rival: Rival,
+    growths: u32,
+    since: Instant,
+    grown_at: Instant,
+}
+
+impl Clones {
+    /// Somebody outgrew our entry. Whether that was once too often.
+    fn hear(&mut self, rival: Rival, now: Instant) -> bool {
+        let fresh = Suspect {
+            rival,
+            growths: 1,
+            since: now,
+            grown_at: now,
+        };
+        let known = self.suspect.as_mut().filter(|known| {
+            known.rival.uid == rival.uid
+                && now.saturating_duration_since(known.since) < GROWTH_WINDOW
+        });
+        let Some(known) = known else {
+            self.suspect = Some(fresh);
+            return false;
+        };
+        let is_same = now.saturating_duration_since(known.grown_at) < GROWTH_GAP;
+        if rival.version > known.rival.version && !is_same {
+            known.growths += 1;
+            known.grown_at = now;
+            if known.growths >= GROWTHS {
+                // Every further one counts.
+                known.since = now;
+            }
+        }
+        known.rival.version = known.rival.version.max(rival.version);
+        known.growths >= GROWTHS && known.grown_at == now
+    }
+
+    /// When the last sign is too old.
+    pub(super) fn due(&self, is_alone: bool) -> Option<Instant> {
+        let wait = if is_alone {
+            GONE_AFTER_ALONE
+        } else {
+            GONE_AFTER
+        };
+        self.found.as_ref().map(|found| found.seen_at + wait)
+    }
+}
+
+impl Mesh {
+    /// While another live machine has our name: what the operator should read.
+    pub fn clone_text(&self) -> Option<&str> {
+        self.clones.found.as_ref().map(|found| found.text.as_str())
+    }
+
+    /// Whether both have had the time to hear of each other, so that displacing each other at peers
+    /// between them is of no more use.
+    pub(super) fn knows_clone_well(&self, now: Instant) -> bool {
+        let found = self.clones.found.as_ref();
+        found.is_some_and(|found| now.saturating_duration_since(found.since) > INTRODUCTION)
+    }
+
+    /// A link introduced itself with our name, and it is not us.
+    pub(super) fn meet_clone(&mut self, id: LinkId, now: Instant) {
+        let Some(link) = self.links.get(&id) else {
+            return;
+        };
+        let nickname = &self.introduced(id).features.nickname;
+        let whom = peer_label(self.config.name, nickname);
+        self.find_clone(&format!("{whom} at {}", link.remote.ip()), now);
+    }
+
+    /// Looks at what the topology said about our name since last time.
+    pub(super) fn judge_rivals(&mut self, now: Instant) {
+        if let Some(rival) = self.peers.take_rival()
+            && self.clones.hear(rival, now)
+        {
+            self.find_clone(&format!("process {:016x}", rival.uid), now);
+        }
+    }
+
+    fn find_clone(&mut self, whom: &str, now: Instant) {
+        let name = self.config.name;
+        if self.clones.found.is_none() {
+            error!(%name, whom, "another machine has our peer name");
+            // Those who cannot tell us apart shall hear what we are.
+            self.schedule_announcement(now);
+        }
+        let text = format!(
+            "another machine has our peer name {name}: {whom}; \
+             launch one of the two with another --name, or reset it if it is a copy"
+        );
+        let earlier = self.clones.found.as_ref();
+        self.clones.found = Some(Found {
+            text,
+            since: earlier.map_or(now, |found| found.since),
+            seen_at: now,
+        });
+    }
+
+    /// Forgets a clone of which there was no sign for long.
+    pub(super) fn tend_clones(&mut self, now: Instant) {
+        let is_alone = self.connections.is_empty();
+        if self.clones.due(is_alone).is_some_and(|at| at <= now) {
+            let name = self.config.name;
+            info!(%name, "nobody else has our peer name any more");
+            self.clones = Clones::default();
+        }
+    }
+
+    /// Ends a link a little later, so that the other end reads why: our entry of its name, which
+    /// another incarnation of it told.
+    pub(super) fn part_from(&mut self, id: LinkId, farewell: Farewell, now: Instant) {
+        let is_leaving = |link: &&Link| link.farewell.is_some();
+        if self.links.values().filter(is_leaving).count() >= FAREWELLS_MAX {
+            return self.end_link(id, &farewell.error, farewell.ending, now);
+        }
+        let name = self.introduced(id).remote();
+        if name != self.config.name {
+            let topic = Topic::Neighbour(TOPOLOGY.into());
+            self.send_topology(id, &topic, &BTreeSet::from([name]));
+        }
+        let link = self.links.get_mut(&id);
+        let link = link.expect("sending ends no link");
+        link.farewell = Some(farewell);
+        link.deadline = now + FAREWELL;
+        self.links_due = self.links_due.into_iter().chain([link.due()]).min();
+    }
+
+    /// Whoever is connected to us by the name of a link that is parting hears what came by that link;
+    /// usually nobody is told his own news.
+    pub(super) fn tell_survivor(&mut self, parting: LinkId) {
+        let Some(name) = self.is_parting(parting) else {
+            return;
+        };
+        let uid = self.introduced(parting).features.uid;
+        let is_news = self.peers.get(name).is_some_and(|entry| entry.uid == uid);
+        if let Some(survivor) = self.connections.get(&name).copied()
+            && is_news
+        {
+            let topic = Topic::Neighbour(TOPOLOGY.into());
+            self.send_topology(survivor, &topic, &BTreeSet::from([name]));
+        }
+    }
+
+    /// Whether a link is refused already; only what it says about the topology still counts, and
+    /// nothing if it has our name.
+    pub(super) fn is_parting(&self, id: LinkId) -> Option<PeerName> {
+        let link = self.links.get(&id)?;
+        link.farewell.as_ref()?;
+        link.introduced().map(|introduced| introduced.remote())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::base;
+
+    fn rival(version: u64) -> Rival {
+        Rival { uid: 7, version }
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_in_several_places_is_no_clone() {
+        let mut clones = Clones::default();
+        let at = |secs| base() + Duration::from_secs(secs);
+        let start = at(0);
+        assert!(!clones.hear(rival(10), start));
+        // Other copies, older and newer, in one burst.
+        for version in [4, 12, 13, 9] {
+            assert!(!clones.hear(rival(version), start + Duration::from_millis(version)));
+        }
+        assert!(!clones.hear(rival(15), start + Duration::from_secs(40)));
+    }
+
+    #[test]
+    fn who_answers_each_of_our_versions_is_alive() {
+        let mut clones = Clones::default();
+        let start = base();
+        let hear = |clones: &mut Clones, version, secs| {
+            clones.hear(rival(version), start + Duration::from_secs(secs))
+        };
+        assert!(!hear(&mut clones, 10, 0));
+        assert!(!hear(&mut clones, 12, 2));
+        assert!(hear(&mut clones, 14, 4));
+        assert!(hear(&mut clones, 16, 200));
+        assert!(hear(&mut clones, 18, 450), "every further sign counts");
+        assert!(!hear(&mut clones, 20, 1_000), "too long ago");
+    }
+}
