@@ -1,3 +1,5 @@
+//! What an election may and may not do.
+
 use std::collections::BTreeSet;
 
 use proptest::collection::vec;

@@ -1,3 +1,5 @@
+//! The books of our addresses beside a naive model.
+
 use std::collections::BTreeSet;
 
 use proptest::collection::vec;
