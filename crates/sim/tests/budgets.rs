@@ -6,6 +6,7 @@ use sim::check::Observer;
 use sim::churn::{self, Churn, quantile};
 use sim::come_to_rest;
 use sim::plan::{Plan, Setting};
+use sim::ring::{self, CUT, CUT_ASK_EVERY, Study};
 use sim::world::World;
 
 const PEERS: usize = 12;
@@ -78,4 +79,27 @@ fn peers_that_come_and_go_cost_little_and_everybody_knows_soon() {
     let worst = quantile(&outcome.convergence_secs, 1.0);
     assert!(worst <= 20.0, "some news take {worst} s");
     assert!(outcome.whole_after_secs <= 5.0 && outcome.healed_after_secs <= 15.0);
+}
+
+/// Time after which 99 of 100 new peers have their first address, seconds from their start.
+const NEW_PEER_SECS_MAX: f64 = 2.0;
+
+#[test]
+fn new_peers_get_addresses_at_once_and_both_halves_of_a_cut_cluster_give_them_out() {
+    let study = Study {
+        seed: 1,
+        peers: 24,
+        new: 6,
+        delay_max: Duration::from_millis(50),
+    };
+    let outcome = ring::run(study).unwrap();
+    let worst_new = quantile(&outcome.new_secs, 0.99);
+    assert_eq!(outcome.new_secs.len(), 6);
+    assert!(worst_new <= NEW_PEER_SECS_MAX, "{outcome:?}");
+    let worst_first = quantile(&outcome.first_secs, 0.99);
+    assert!(worst_first <= NEW_PEER_SECS_MAX, "{outcome:?}");
+    let asked = CUT.as_secs() / CUT_ASK_EVERY.as_secs();
+    assert_eq!(outcome.halves.map(|n| n as u64), [asked, asked]);
+    assert_eq!(outcome.unserved, 0);
+    assert_eq!(outcome.used, 24 + 6 + 2 * asked as usize);
 }

@@ -108,6 +108,12 @@ impl World<'_> {
     }
 
     fn check_holdings(&mut self, n: usize, holdings: &[Holding]) -> Result<(), Violation> {
+        self.note_absence();
+        if self.peers[n].is_outlaw {
+            self.peers[n].promises.clear();
+            self.users.replace(n, &[]);
+            return Ok(());
+        }
         if let Some((ident, address)) = self.peers[n].promises.broken(holdings) {
             let address = Ipv4Addr::from(address);
             return Err(format!("{n} lost {address} of {ident}"));
@@ -129,6 +135,7 @@ impl World<'_> {
             addresses.dedup();
         }
         match self.users.replace(n, &addresses) {
+            Some((_, other)) if self.peers[other].is_outlaw => Ok(()),
             Some((address, other)) => {
                 let address = Ipv4Addr::from(address);
                 Err(format!("{address} is in use at {n} and {other}"))
@@ -138,13 +145,15 @@ impl World<'_> {
     }
 
     /// No address is owned by two running peers.
-    pub(super) fn check_owned(&self, n: usize) -> Result<(), Violation> {
+    pub(super) fn check_owned(&mut self, n: usize) -> Result<(), Violation> {
+        self.note_absence();
+        if self.peers[n].is_outlaw || self.is_disputed {
+            return Ok(());
+        }
         let ours = &self.peers[n].owned;
-        for other in self
-            .peers
-            .iter()
-            .filter(|other| other.number != n && other.is_running())
-        {
+        let is_bound = |other: &&Peer| other.is_running() && !other.is_outlaw;
+        let others = self.peers.iter().filter(is_bound);
+        for other in others.filter(|other| other.number != n) {
             for range in &other.owned {
                 if let Some(both) = ours.iter().find_map(|our| our.intersection(*range)) {
                     let other = other.number;

@@ -91,6 +91,10 @@ pub struct Peer {
     /// Whether its ranges were taken over although it may still use them: then no promise binds it or
     /// others about them.
     pub is_outlaw: bool,
+    /// Whether somebody ran `rmpeer` for it.
+    pub is_taken_over: bool,
+    /// Since when it does not run, or is in the smaller part of the network.
+    pub absent_since: Option<Duration>,
     base: Instant,
     started_at: Duration,
     tickets: u64,
@@ -118,6 +122,8 @@ impl Peer {
             blank_run: 0,
             is_touched: false,
             is_outlaw: false,
+            is_taken_over: false,
+            absent_since: None,
             base,
             started_at: Duration::ZERO,
             tickets: 0,
@@ -164,12 +170,12 @@ impl Peer {
         self.owned.clear();
     }
 
-    /// Its disk is empty at the next start. Seeds would take what they were given first once more, so
-    /// such a peer is told to wait for the ring of the others.
+    /// Its disk is empty at the next start. Whoever may decide alone would do so once more, so such a
+    /// peer is told to wait for the ring of the others.
     pub fn forget(&mut self) {
         self.rows.clear();
         self.blank_run = self.run + 1;
-        if matches!(self.site.init, Init::Seed(_)) {
+        if matches!(self.site.init, Init::Seed(_) | Init::Consensus(Some(1))) {
             self.site.init = Init::Observer;
         }
     }

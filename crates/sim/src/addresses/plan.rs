@@ -136,8 +136,8 @@ pub enum Event {
     Wipe(usize),
     /// The operator resets a peer, which stays away or comes back empty.
     Leave(usize, Option<Duration>),
-    /// A host burns down.
-    Perish(usize),
+    /// A host burns down, or seems to and comes back with its disk after this time.
+    Perish(usize, Option<Duration>),
     /// The operator removes a peer that burnt down, at another one; at two if told so.
     TakeOver {
         /// Where.
@@ -398,7 +398,9 @@ impl Draw<'_> {
         if count < 3 {
             return;
         }
-        self.add(at, Event::Perish(victim));
+        let back = Duration::from_millis(self.rng.random_range(20_000..90_000));
+        let back = self.rng.random_bool(0.3).then_some(back);
+        self.add(at, Event::Perish(victim, back));
         if self.rng.random_bool(0.7) {
             let at_site = (victim + self.rng.random_range(1..count)) % count;
             let also = (victim + self.rng.random_range(1..count)) % count;

@@ -54,6 +54,8 @@ enum Happening {
     },
     /// A peer that left comes back.
     Return(usize),
+    /// One that seemed to have perished comes back.
+    Revive(usize),
     TakeOver {
         at: usize,
         victim: usize,
@@ -68,6 +70,9 @@ pub struct World<'a> {
     pub peers: Vec<Peer>,
     /// Who uses which address.
     pub users: Users,
+    /// Whether two peers may have taken the same ranges over: both think they own them until they hear
+    /// of each other, but neither may give them out.
+    pub is_disputed: bool,
     /// Inputs and timer calls so far.
     pub steps: u64,
     /// Answers by kind, to see that histories are not empty.
@@ -101,6 +106,7 @@ impl<'a> World<'a> {
             by_name: names.zip(0..).collect(),
             users: Users::new(plan),
             peers,
+            is_disputed: false,
             steps: 0,
             answers: BTreeMap::new(),
             faults: BTreeMap::new(),
@@ -175,7 +181,8 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Happening::Return(n) => self.return_blank(n),
-            Happening::TakeOver { at, victim } => self.take_over(at, victim),
+            Happening::Revive(n) => self.revive(n),
+            Happening::TakeOver { at, victim } => self.take_over(at, victim, true).map(|_| ()),
             Happening::Learn { .. } | Happening::Gossip { .. } | Happening::Gone { .. } => Ok(()),
         }
     }
@@ -205,18 +212,19 @@ impl<'a> World<'a> {
             Event::Restart(site) => return self.start(site),
             Event::Wipe(site) => self.peers[site].is_to_be_wiped = true,
             Event::Leave(site, back) => return self.leave(site, back),
-            Event::Perish(site) => self.perish(site),
+            Event::Perish(site, back) => self.perish(site, back),
             Event::TakeOver {
                 at,
                 also_at,
                 victim,
             } => {
-                if let Some(also_at) = also_at {
+                if !self.take_over(at, victim, false)? {
+                    return Ok(());
+                }
+                if let Some(at) = also_at.filter(|also_at| self.reaches(at, *also_at)) {
                     let after = self.now + Duration::from_millis(self.rng.random_range(0..3_000));
-                    let at = also_at;
                     self.queue.push(after, Happening::TakeOver { at, victim });
                 }
-                return self.take_over(at, victim);
             }
         }
         Ok(())
@@ -281,8 +289,8 @@ impl<'a> World<'a> {
         self.reach_changed();
     }
 
-    /// The host burns down, with its containers.
-    fn perish(&mut self, n: usize) {
+    /// The host burns down, or is cut off so that everybody thinks so.
+    fn perish(&mut self, n: usize, back: Option<Duration>) {
         let others = self.peers.iter().filter(|peer| peer.fate == Fate::Here);
         if self.peers[n].fate != Fate::Here || others.count() <= 2 {
             return;
@@ -293,6 +301,21 @@ impl<'a> World<'a> {
         peer.fate = Fate::Perished;
         peer.promises.clear();
         self.users.replace(n, &[]);
+        if let Some(back) = back {
+            self.queue.push(self.now + back, Happening::Revive(n));
+        }
+    }
+
+    /// A peer everybody gave up comes back with all it had.
+    fn revive(&mut self, n: usize) -> Result<(), Violation> {
+        let peer = &mut self.peers[n];
+        if peer.fate != Fate::Perished {
+            return Ok(());
+        }
+        peer.fate = Fate::Here;
+        peer.is_outlaw |= peer.is_taken_over;
+        self.befell("revive", || format!("{n} was not dead after all"));
+        self.start(n)
     }
 
     fn timer(&mut self, n: usize, run: u32) -> Result<(), Violation> {

@@ -187,21 +187,29 @@ impl World<'_> {
         entries.flatten().any(|entry| entry.peer == name)
     }
 
-    /// The operator removes a peer whose host burnt down, once the rest of the network is whole: what
-    /// the dead had just given away is then known to the one that takes the rest.
-    pub(super) fn take_over(&mut self, at: usize, victim: usize) -> Result<(), Violation> {
+    /// The operator removes a peer that seems dead, once the rest of the network is whole: what the
+    /// dead had just given away is then known to the one that takes the rest. Or `again`, at another
+    /// peer that may not have heard of the first time. Whether it was done.
+    pub(super) fn take_over(
+        &mut self,
+        at: usize,
+        victim: usize,
+        again: bool,
+    ) -> Result<bool, Violation> {
         let is_dead = self.peers[victim].fate == Fate::Perished;
-        let misses = !self.peers[at].known.contains(&victim);
-        if !is_dead || !misses || at == victim || !self.is_settled(victim) {
-            return Ok(());
+        let misses = !self.peers[at].known.contains(&victim) && at != victim;
+        let may_ask = self.peers[at].fate == Fate::Here && self.peers[at].is_running();
+        if !is_dead || !misses || !may_ask || !(again || self.is_settled(victim)) {
+            return Ok(false);
         }
-        if self.peers[at].fate != Fate::Here {
-            return Ok(());
-        }
-        self.befell("takeover", || format!("{at} takes {victim} over"));
+        let kind = if again { "takeover again" } else { "takeover" };
+        self.befell(kind, || format!("{at} takes {victim} over"));
+        self.peers[victim].is_taken_over = true;
+        self.is_disputed |= again;
         let peer = nickname(victim);
         self.submit(at, &Request::TakeOver { peer }, false);
-        self.after_input(at)
+        self.after_input(at)?;
+        Ok(true)
     }
 
     pub(super) fn answered(

@@ -50,6 +50,7 @@ impl World<'_> {
 
     /// Somebody came, went, or the network changed: all meshes will know, sooner or later.
     pub(super) fn reach_changed(&mut self) {
+        self.note_absence();
         for site in 0..self.peers.len() {
             if !self.peers[site].is_running() {
                 continue;
@@ -78,6 +79,30 @@ impl World<'_> {
                     self.queue.push(at, Happening::Learn { site, run, about });
                 }
             }
+        }
+    }
+
+    /// Notes who is cut off, or down, and for whom that lasted so long that a vote may have taken its
+    /// ranges.
+    pub(in crate::addresses) fn note_absence(&mut self) {
+        let here = self.peers.iter().filter(|peer| peer.is_running());
+        let counts = here.fold([0, 0], |mut counts: [usize; 2], peer| {
+            counts[usize::from(peer.side)] += 1;
+            counts
+        });
+        let Some(patience) = self.plan.reclaim_after else {
+            return;
+        };
+        for peer in &mut self.peers {
+            let (ours, theirs) = match peer.side {
+                0 => (counts[0], counts[1]),
+                _ => (counts[1], counts[0]),
+            };
+            let is_absent = !peer.is_running() || theirs >= ours;
+            // Clocks may run a quarter too fast.
+            let is_long = |since: Duration| self.now >= since + patience * 7 / 10;
+            peer.is_outlaw |= peer.absent_since.is_some_and(is_long);
+            peer.absent_since = is_absent.then(|| peer.absent_since.unwrap_or(self.now));
         }
     }
 
