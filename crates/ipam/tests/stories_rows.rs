@@ -163,3 +163,27 @@ fn a_seeded_ring_is_stored_before_anybody_hears_of_it() {
     assert_eq!(rows, expected);
     c.gossip();
 }
+
+#[test]
+fn a_voter_without_votes_says_that_it_votes_and_an_observer_does_not() {
+    let mut c = Cluster::of(1, "10.32.0.0/12");
+    let observer = IpamConfig {
+        init: Init::Observer,
+        ..config(2, "10.32.0.0/12")
+    };
+    c.join(2, observer, 1);
+    let said = |c: &Cluster, n: u8| {
+        let state = c.peers[&n]
+            .ipam
+            .gossip_state()
+            .expect("always says something");
+        wire::ipam::decode_state(&state).expect("reads what it says")
+    };
+    assert_eq!(said(&c, 1).paxos.map(|votes| votes.len()), Some(0));
+    assert_eq!(said(&c, 2).paxos, None);
+    assert_eq!(said(&c, 2).ring, None);
+    c.allocate(1, "a");
+    assert_eq!(said(&c, 1).paxos, None);
+    assert_eq!(said(&c, 1).ring.map(|ring| ring.entries.len()), Some(1));
+    assert_eq!(said(&c, 1).nicknames[&cluster::name(2)], "host2");
+}
