@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use lab::docker::Engine;
 use lab::host::Host;
+use lab::patience::wait_until;
+use lab::ring::request;
 use lab::{Lab, PASSWORD};
 
 /// Launches with the engine's address; returns the arguments that make the command line find it too.
@@ -97,4 +99,42 @@ fn what_is_not_a_running_container_is_named_and_refused() {
         assert_eq!(answer.code, 1, "{answer:?}");
         assert!(answer.err.contains(words), "{answer:?}");
     }
+}
+
+#[test]
+fn addresses_follow_the_lives_of_containers() {
+    let Some(lab) = Lab::encrypted() else { return };
+    let hosts = lab.hosts(["a", "b"]);
+    let Some(engine) = Engine::start(&hosts[0], 4) else {
+        return;
+    };
+    let host = &hosts[0];
+    launch(host, &engine, &[]);
+    let attach = |name: &str| host.weft(&["attach", name]).ok().trim_end().to_owned();
+    let holds = |id: &str| {
+        let list = host.namespace.within(|| request("GET", "/ip"));
+        list.expect("the daemon answers").ok().contains(id)
+    };
+    let web = engine.run_idle("web", &[]);
+    assert_eq!(attach("web"), "10.32.0.1");
+    // A restart within the time of grace.
+    engine.docker(&["restart", "-t", "0", "web"]);
+    assert_eq!(attach("web"), "10.32.0.1");
+    // Destroyed.
+    let other = engine.run_idle("other", &[]);
+    assert_eq!(attach("other"), "10.32.0.2");
+    engine.docker(&["rm", "-f", "other"]);
+    wait_until("its address to be given back", || !holds(&other));
+    // Dead for long.
+    let dead = engine.run_idle("dead", &[]);
+    assert_eq!(attach("dead"), "10.32.0.2");
+    engine.docker(&["kill", "dead"]);
+    wait_until("its address to be given back", || !holds(&dead));
+    // Dead while nobody looked, and one that went on living.
+    let lives = engine.run_idle("lives", &[]);
+    assert_eq!(attach("lives"), "10.32.0.2");
+    host.weft(&["stop"]).ok();
+    engine.docker(&["kill", "web"]);
+    launch(host, &engine, &[]);
+    assert!(!holds(&web) && holds(&lives));
 }
