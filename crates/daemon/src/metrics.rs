@@ -136,6 +136,11 @@ fn allocation(text: &mut String, report: &Report) {
         "Number of pending claims.",
         ipam.pending_claims.as_ref().map_or(0, Vec::len),
     );
+    own_allocation(text, ipam);
+}
+
+/// Those of address allocation that the original has not.
+fn own_allocation(text: &mut String, ipam: &Ipam) {
     gauge(
         text,
         "weft_ipam_contested_ranges",

@@ -21,7 +21,7 @@ use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
 use overlay::table::TunnelEvent;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use wire::PeerName;
 
@@ -84,9 +84,7 @@ fn take_all_descriptors() {
 async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(options = config.shown_options, "command line options");
     tracing::info!("weave  {}", env!("CARGO_PKG_VERSION"));
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
+    let signals = Signals::watch()?;
     let Config {
         mesh,
         host,
@@ -138,21 +136,44 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     app.ready.store(true, Ordering::Release);
     notify("READY=1");
 
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break tracing::info!("stopping on SIGTERM"),
-            _ = interrupt.recv() => break tracing::info!("stopping on SIGINT"),
-            _ = quit.recv() => dump_threads(),
-            ended = driver.ended() => {
-                // Whoever waits for an answer is being told why there is none.
-                tokio::time::sleep(LAST_ANSWERS).await;
-                return ended;
-            }
-        }
-    }
+    signals.until_stopped(&mut driver).await?;
     notify("STOPPING=1");
     forget_launch(&host.run_dir);
     Ok(())
+}
+
+/// What the operator can tell a running daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+}
+
+impl Signals {
+    fn watch() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+        })
+    }
+
+    /// Waits until the daemon is told to stop, or its driver ends.
+    async fn until_stopped(mut self, driver: &mut Running) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => break tracing::info!("stopping on SIGTERM"),
+                _ = self.interrupt.recv() => break tracing::info!("stopping on SIGINT"),
+                _ = self.quit.recv() => dump_threads(),
+                ended = driver.ended() => {
+                    // Whoever waits for an answer is being told why there is none.
+                    tokio::time::sleep(LAST_ANSWERS).await;
+                    return ended;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Logs what each thread is doing, as SIGQUIT asks for.

@@ -9,8 +9,8 @@ use linux::attachments::find_attachments;
 use linux::bridge::ensure_bridge;
 use linux::expose::{expose, exposed_addresses, hide};
 use linux::iptables::{ensure_forwarding, remove_forwarding};
-use linux::overlap::routes_overlapping;
 use linux::nft::{self, Exposed, HostRules};
+use linux::overlap::routes_overlapping;
 use linux::reset::reset;
 use support::{Space, attachment, can_run, cidr, links, weave};
 
