@@ -1,7 +1,7 @@
 //! What has to be true of a cluster of allocators: some of it after every step, the rest when it has
 //! come to rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub struct Users {
     universe: Range,
     by_address: BTreeMap<u32, usize>,
     by_peer: Vec<Vec<u32>>,
+    /// What peers use that no rule binds; perhaps others use it too.
+    outlawed: Vec<Vec<u32>>,
 }
 
 impl Users {
@@ -32,17 +34,22 @@ impl Users {
             universe: plan.universe.range(),
             by_address: BTreeMap::new(),
             by_peer: vec![Vec::new(); plan.sites.len()],
+            outlawed: vec![Vec::new(); plan.sites.len()],
         }
     }
 
     /// How many addresses of a range are used.
     pub fn count_in(&self, range: Range) -> usize {
-        self.by_address.range(range.start..range.end).count()
+        let outlawed = self.outlawed.iter().flatten();
+        let outlawed = outlawed.filter(|address| !self.by_address.contains_key(address));
+        let outlawed: BTreeSet<&u32> = outlawed.filter(|a| range.contains(**a)).collect();
+        self.by_address.range(range.start..range.end).count() + outlawed.len()
     }
 
-    /// Whether an address is used.
-    pub fn contains(&self, address: u32) -> bool {
-        self.by_address.contains_key(&address)
+    /// What a peer uses now that no rule binds.
+    pub fn outlaw(&mut self, n: usize, addresses: Vec<u32>) {
+        self.replace(n, &[]);
+        self.outlawed[n] = addresses;
     }
 
     /// What one peer uses now; the first address another one uses too, and that one.
@@ -109,18 +116,18 @@ impl World<'_> {
 
     fn check_holdings(&mut self, n: usize, holdings: &[Holding]) -> Result<(), Violation> {
         self.note_absence();
+        let cidrs = holdings.iter().flat_map(|holding| &holding.cidrs);
+        let mut addresses: Vec<u32> = cidrs.map(|cidr| u32::from(cidr.address)).collect();
+        addresses.sort_unstable();
         if self.peers[n].is_outlaw {
             self.peers[n].promises.clear();
-            self.users.replace(n, &[]);
+            self.users.outlaw(n, addresses);
             return Ok(());
         }
         if let Some((ident, address)) = self.peers[n].promises.broken(holdings) {
             let address = Ipv4Addr::from(address);
             return Err(format!("{n} lost {address} of {ident}"));
         }
-        let cidrs = holdings.iter().flat_map(|holding| &holding.cidrs);
-        let mut addresses: Vec<u32> = cidrs.map(|cidr| u32::from(cidr.address)).collect();
-        addresses.sort_unstable();
         let universe = self.plan.universe.range();
         let twice = addresses
             .windows(2)
