@@ -92,12 +92,11 @@ pub(crate) fn options(parsed: &Parsed) -> Result<Option<IpamOptions>, Failure> {
     }))
 }
 
-/// The range as the user gave it last, under either name.
+/// The range as the user gave it, or gave it under its old name.
 fn chosen_range(parsed: &Parsed) -> Option<&str> {
-    let ranges = parsed
-        .given()
-        .filter(|(name, _)| matches!(*name, "ipalloc-range" | "iprange"));
-    ranges.last().map(|(_, value)| value)
+    parsed
+        .last("ipalloc-range")
+        .or_else(|| parsed.last("iprange"))
 }
 
 fn init_mode(text: &str) -> Result<Init, String> {
@@ -224,10 +223,10 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_range_switches_allocation_off_and_the_later_flag_wins() {
+    fn an_empty_range_switches_allocation_off_and_the_old_name_still_works() {
         assert!(accepted(&["--ipalloc-range="]).is_none());
-        assert!(accepted(&["--iprange=10.2.0.0/16", "--ipalloc-range="]).is_none());
-        let options = accepted(&["--ipalloc-range=", "--iprange", "10.2.0.0/16"]).expect("on");
+        assert!(accepted(&["--iprange="]).is_none());
+        let options = accepted(&["--iprange", "10.2.0.0/16"]).expect("on");
         assert_eq!(options.universe.to_string(), "10.2.0.0/16");
     }
 

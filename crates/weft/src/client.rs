@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::Failure;
 
 /// Exit status when the daemon cannot be reached: the original's, which is curl's.
-const EXIT_UNREACHABLE: u8 = 7;
+pub(crate) const EXIT_UNREACHABLE: u8 = 7;
 /// Exit status for what the daemon does not have.
 pub(crate) const EXIT_NOT_FOUND: u8 = 4;
 /// Content type of forms.

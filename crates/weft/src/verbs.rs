@@ -107,6 +107,13 @@ pub(crate) fn rmpeer(program: &str, arguments: &[String]) -> Outcome {
         let path = format!("/peer/{}", api::client::encode_segment(peer));
         match call(program, "DELETE", &path, None, None) {
             Ok(taken) => print(&taken)?,
+            // Nobody else will answer either.
+            Err(
+                failure @ Failure::Exit {
+                    code: client::EXIT_UNREACHABLE,
+                    ..
+                },
+            ) => return Err(failure),
             Err(failure) => {
                 let message = failure.to_string();
                 if !message.is_empty() {

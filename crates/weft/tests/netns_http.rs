@@ -44,7 +44,7 @@ fn unknown_paths_and_wrong_methods_answer_as_the_original() {
         "/",
         "/nonsense",
         "/status/nonsense",
-        "/ip/c",
+        "/ip/c/d/e/f",
         "/v1/nonsense",
     ] {
         let wanted = (404, "404 page not found\n".to_owned());
