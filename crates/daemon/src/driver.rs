@@ -274,7 +274,12 @@ impl Driver {
             match output {
                 Output::Persist(Record::DirectPeers(peers)) => batch.put(DIRECT_PEERS, &peers),
                 Output::Persist(Record::Rows(changes)) => batch.apply(changes),
-                other => others.push(other),
+                other @ (Output::Dial { .. }
+                | Output::Send { .. }
+                | Output::Close { .. }
+                | Output::Program(_)
+                | Output::Probe(_)
+                | Output::Reply { .. }) => others.push(other),
             }
         }
         if !batch.is_empty() {

@@ -150,7 +150,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn watch() -> std::io::Result<Self> {
+    fn watch() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

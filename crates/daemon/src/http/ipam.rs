@@ -17,7 +17,7 @@ use ipam::address::{Cidr, Subnet};
 use ipam::{Answer, Holding, Patience, Request};
 use serde::Serialize;
 
-use super::{App, Shared, failure, form, not_found, text};
+use super::{App, BadForm, Shared, failure, form, not_found, text};
 use crate::addresses::AddressError;
 use crate::docker::DockerError;
 
@@ -47,8 +47,8 @@ struct Options {
 }
 
 impl Options {
-    fn parse(uri: &Uri, body: &[u8]) -> Result<Self, Response> {
-        let form = form(uri, body).map_err(|error| failure(400, &error))?;
+    fn parse(uri: &Uri, body: &[u8]) -> Result<Self, BadForm> {
+        let form = form(uri, body)?;
         let is_set = |name: &str| {
             let values = form.get(name);
             values.is_some_and(|values| values.iter().any(|value| value == "true"))
@@ -152,7 +152,7 @@ async fn tracker(State(app): Shared) -> Response {
 
 async fn prime(State(app): Shared, uri: Uri) -> Response {
     let prime = async {
-        let options = Options::parse(&uri, b"")?;
+        let options = Options::parse(&uri, b"").map_err(|error| failure(400, &error))?;
         app.ask(Request::Prime(options.patience)).await?;
         Ok(text(StatusCode::OK, String::new()))
     };
@@ -187,7 +187,7 @@ async fn allocate_for(
     subnet: Option<Subnet>,
     (uri, body): (&Uri, &[u8]),
 ) -> Result<Response, Response> {
-    let options = Options::parse(uri, body)?;
+    let options = Options::parse(uri, body).map_err(|error| failure(400, &error))?;
     if options.check_alive && app.has_ended(&ident).await {
         return Ok(cancelled());
     }
@@ -197,9 +197,11 @@ async fn allocate_for(
         is_container: options.check_alive,
         patience: options.patience,
     };
-    match app.ask(request).await? {
-        Answer::Address(cidr) => Ok(text(StatusCode::OK, cidr.to_string())),
-        other => Ok(misfit(&other)),
+    let answer = app.ask(request).await?;
+    if let Answer::Address(cidr) = answer {
+        Ok(text(StatusCode::OK, cidr.to_string()))
+    } else {
+        Ok(misfit(&answer))
     }
 }
 
@@ -214,7 +216,7 @@ async fn claim(
             Ok(cidr) => cidr,
             Err(error) => return Err(app.misunderstood(error.to_string()).await),
         };
-        let options = Options::parse(&uri, &body)?;
+        let options = Options::parse(&uri, &body).map_err(|error| failure(400, &error))?;
         if options.check_alive && app.has_ended(&ident).await {
             return Ok(cancelled());
         }
@@ -253,12 +255,12 @@ async fn look_up_for(
     ident: String,
     subnet: Option<Subnet>,
 ) -> Result<Response, Response> {
-    match app.ask(Request::Lookup { ident, subnet }).await? {
-        Answer::Addresses(cidrs) => {
-            let texts: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
-            Ok(text(StatusCode::OK, texts.join(" ")))
-        }
-        other => Ok(misfit(&other)),
+    let answer = app.ask(Request::Lookup { ident, subnet }).await?;
+    if let Answer::Addresses(cidrs) = answer {
+        let texts: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
+        Ok(text(StatusCode::OK, texts.join(" ")))
+    } else {
+        Ok(misfit(&answer))
     }
 }
 
