@@ -16,7 +16,7 @@ const LIMITS: [&str; 2] = ["-rss_limit_mb=2048", "-timeout=10"];
 /// Longest input, bytes: that of a few messages.
 const INPUT_BYTES_MAX: &str = "-max_len=4096";
 /// What is kept of a target's corpus in the repository at most.
-const KEPT_FILES_MAX: usize = 200;
+const KEPT_FILES_MAX: usize = 600;
 const KEPT_BYTES_MAX: u64 = 300 * 1024;
 
 /// What the command line asks for.
@@ -208,7 +208,7 @@ fn keep(target: &str) -> Result<String, String> {
     let merged = engine(
         target,
         &[&smaller, &corpus, &found],
-        &["-merge=1", "-use_counters=0", INPUT_BYTES_MAX],
+        &["-set_cover_merge=1", "-use_counters=0", INPUT_BYTES_MAX],
     )
     .stderr(Stdio::null())
     .status();
