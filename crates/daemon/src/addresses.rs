@@ -116,7 +116,11 @@ impl Addresses {
             Answer::Refused(text) => Err(AddressError::Refused(text)),
             Answer::Unavailable(text) => Err(AddressError::Unavailable(text)),
             Answer::Cancelled => Err(AddressError::Cancelled),
-            answer => Ok(answer),
+            answer @ (Answer::Done
+            | Answer::Address(_)
+            | Answer::Addresses(_)
+            | Answer::List(_)
+            | Answer::TakenOver(_)) => Ok(answer),
         }
     }
 
@@ -148,7 +152,8 @@ impl Addresses {
             let addresses: Vec<_> = cidrs.iter().map(|cidr| kernel(*cidr)).collect();
             host.attach(&place, &addresses, multicast_route)
         };
-        self.give(occupant, wanted, patience, plug).await
+        self.give(occupant, wanted, patience, Unknown::Early, plug)
+            .await
     }
 
     /// Obtains addresses and gives them to the bridge, as [`Addresses::attach`] does.
@@ -163,7 +168,8 @@ impl Addresses {
             let expose = |cidr: &Cidr| host.expose(kernel(*cidr), masquerade);
             cidrs.iter().try_for_each(expose).map(|()| Vec::new())
         };
-        self.give(bridge, wanted, patience, plug).await
+        self.give(bridge, wanted, patience, Unknown::Early, plug)
+            .await
     }
 
     /// Claims addresses for whoever is at a place, plugged in or not.
@@ -176,11 +182,9 @@ impl Addresses {
         let mut occupant = self.occupant(&place).await?;
         // Of a namespace without an interface of ours nobody would notice the end.
         occupant.is_container &= occupant.is_attached || occupant.is_docker();
-        let cidrs = self.obtain(&occupant, &wanted, patience, false).await?;
-        Ok(Done {
-            cidrs,
-            warnings: Vec::new(),
-        })
+        let plug = |_: &mut Host, _: &[Cidr]| Ok(Vec::new());
+        self.give(occupant, wanted, patience, Unknown::Wait, plug)
+            .await
     }
 
     /// Takes addresses away from a namespace and gives them back. Never waits for other peers.
@@ -224,6 +228,7 @@ impl Addresses {
         occupant: Occupant,
         wanted: Vec<Wanted>,
         patience: Patience,
+        unknown: Unknown,
         plug: P,
     ) -> Result<Done, AddressError>
     where
@@ -232,6 +237,7 @@ impl Addresses {
         let (mut sender, answer) = oneshot::channel();
         let giving = Giving {
             addresses: self.clone(),
+            unknown,
             _busy: Busy::enter(&self.busy, &occupant.ident),
             occupant,
         };
@@ -243,13 +249,13 @@ impl Addresses {
         answer.await.map_err(|_| HostError::Stopped)?
     }
 
-    /// One address after another. `early` lets claims wait in the background while there is no ring.
+    /// One address after another.
     async fn obtain(
         &self,
         occupant: &Occupant,
         wanted: &[Wanted],
         patience: Patience,
-        early: bool,
+        unknown: Unknown,
     ) -> Result<Vec<Cidr>, AddressError> {
         let mut cidrs = Vec::with_capacity(wanted.len());
         for wanted in wanted {
@@ -260,7 +266,7 @@ impl Addresses {
                         ident,
                         cidr,
                         is_container,
-                        no_error_on_unknown: early,
+                        no_error_on_unknown: unknown == Unknown::Early,
                         patience,
                     };
                     match self.ask(claim).await {
@@ -275,10 +281,11 @@ impl Addresses {
                         is_container,
                         patience,
                     };
-                    match self.ask(allocate).await? {
-                        Answer::Address(cidr) => cidr,
-                        other => panic!("an allocation was answered by {other:?}"),
-                    }
+                    let answer = self.ask(allocate).await?;
+                    let Answer::Address(cidr) = answer else {
+                        panic!("an allocation was answered by {answer:?}")
+                    };
+                    cidr
                 }
             });
         }
@@ -357,7 +364,8 @@ impl Addresses {
         Ok(Some(cidrs))
     }
 
-    async fn free(&self, ident: &str, cidrs: &[Cidr]) {
+    /// Gives addresses back, as far as they are held.
+    pub async fn free(&self, ident: &str, cidrs: &[Cidr]) {
         for cidr in cidrs {
             let free = Request::Free {
                 ident: ident.to_owned(),
@@ -378,10 +386,20 @@ enum Chosen<'a> {
     All,
 }
 
+/// What becomes of a claim while there is no ring to say whose the address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// It counts as granted, and waits in the background.
+    Early,
+    /// It waits.
+    Wait,
+}
+
 /// Addresses being given to somebody.
 struct Giving {
     addresses: Addresses,
     occupant: Occupant,
+    unknown: Unknown,
     _busy: Entered,
 }
 
@@ -399,11 +417,12 @@ impl Giving {
         let Self {
             addresses,
             occupant,
+            unknown,
             _busy,
         } = self;
         let before = addresses.held(&occupant.ident).await?;
         let obtained = tokio::select! {
-            obtained = addresses.obtain(&occupant, wanted, patience, true) => obtained,
+            obtained = addresses.obtain(&occupant, wanted, patience, unknown) => obtained,
             () = caller_gone => Err(AddressError::Cancelled),
         };
         let host = addresses.host.clone();

@@ -158,14 +158,20 @@ impl Containers {
     async fn claim_one(&self, holder: &Holder) {
         let mut told = String::new();
         loop {
-            let claim = Request::Claim {
+            let claim = self.addresses.ask(Request::Claim {
                 ident: holder.ident.clone(),
                 cidr: holder.cidr,
                 is_container: holder.is_container,
-                no_error_on_unknown: true,
+                no_error_on_unknown: false,
                 patience: Patience::Forever,
-            };
-            match self.addresses.ask(claim).await {
+            });
+            tokio::pin!(claim);
+            let (claimed, has_waited) =
+                match tokio::time::timeout(CLAIMS_PATIENCE, &mut claim).await {
+                    Ok(claimed) => (claimed, false),
+                    Err(_) => (claim.await, true),
+                };
+            match claimed {
                 Err(AddressError::Refused(text) | AddressError::Unavailable(text)) => {
                     if text != told {
                         let (ident, address) = (&holder.ident, holder.cidr);
@@ -173,13 +179,28 @@ impl Containers {
                         told = text;
                     }
                 }
-                Ok(_) | Err(_) => return,
+                Ok(_) => {
+                    if has_waited && !self.still_has(holder).await {
+                        self.addresses.free(&holder.ident, &[holder.cidr]).await;
+                    }
+                    return;
+                }
+                Err(_) => return,
             }
             tokio::time::sleep(CLAIM_PERIOD).await;
-            match self.holders().await {
-                Ok(holders) if !holders.contains(holder) => return,
-                Ok(_) => {}
-                Err(error) => return tracing::warn!(%error, "containers not looked at"),
+            if !self.still_has(holder).await {
+                return;
+            }
+        }
+    }
+
+    /// Whether an address is still plugged in; so it is taken to be when nobody can tell.
+    async fn still_has(&self, holder: &Holder) -> bool {
+        match self.holders().await {
+            Ok(holders) => holders.contains(holder),
+            Err(error) => {
+                tracing::warn!(%error, "containers not looked at");
+                true
             }
         }
     }
