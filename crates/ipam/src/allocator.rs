@@ -75,6 +75,9 @@ struct MeshView {
     known: BTreeSet<PeerName>,
     /// Of everybody known or in the ring, and who else was gossiped about since we last tidied up.
     nicknames: BTreeMap<PeerName, String>,
+    /// Peers that were to get our ring and could not be reached: those who join ask before the mesh
+    /// knows a way to them.
+    owed: BTreeSet<PeerName>,
 }
 
 /// What an event has done so far, and what came of the events before.

@@ -127,8 +127,9 @@ impl Ipam {
         format!("address {cidr} is owned by other peer {owner}")
     }
 
-    /// A request for space could not be sent.
+    /// A request for space, or our ring, could not be sent.
     pub(super) fn unicast_failed(&mut self, to: PeerName, error: &str) {
+        self.owe_ring(to);
         if self.donors.turned_down(to) {
             self.event.should_retry = true;
         }

@@ -16,6 +16,8 @@ use crate::{Delivery, IpamOutput};
 const NICKNAMES_MAX: usize = 16 * 1024;
 /// Most bytes of a nickname that are kept.
 const NICKNAME_MAX: usize = 256;
+/// Most peers that are owed our ring.
+const OWED_MAX: usize = 64;
 /// How often a ring is merged again after we yielded to it. Each round gives up whole entries.
 const YIELDS_MAX: usize = 8;
 
@@ -119,6 +121,25 @@ impl Ipam {
         self.report_free();
         let payload = Unicast::RingUpdate(self.state()).encode();
         self.effect(IpamOutput::Unicast { to, payload });
+    }
+
+    /// Notes that a peer did not get what we sent it; it gets our ring when the mesh knows it.
+    pub(super) fn owe_ring(&mut self, to: PeerName) {
+        if !self.mesh.known.contains(&to) && self.mesh.owed.len() < OWED_MAX {
+            self.mesh.owed.insert(to);
+        }
+    }
+
+    /// Sends our ring to those who can be reached by now.
+    fn settle_owed(&mut self) {
+        let owed = std::mem::take(&mut self.mesh.owed);
+        for to in owed {
+            if !self.mesh.known.contains(&to) {
+                self.mesh.owed.insert(to);
+            } else if !self.ring.is_empty() {
+                self.send_ring(to);
+            }
+        }
     }
 
     /// Asks those for their ring whose word about fenced ranges we lack: a state without a ring is
@@ -268,6 +289,7 @@ impl Ipam {
             self.after_blocking_changed();
         }
         if has_new {
+            self.settle_owed();
             self.donors.forgive();
             for claim in &mut self.queues.claims {
                 claim.what.asked = None;
