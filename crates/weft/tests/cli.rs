@@ -124,6 +124,7 @@ fn a_daemon_that_is_away_is_exit_status_7() {
         &["hide"],
         &["ps"],
         &["prime"],
+        &["rmpeer", "a", "b"],
         &["status", "ipam"],
         &["claim", "10.32.0.1/12", "web"],
     ] {
