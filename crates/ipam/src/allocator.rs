@@ -411,6 +411,9 @@ impl Ipam {
             claim.what.asked = None;
         }
         self.propose_again();
+        if self.disputes.open_abandoned(&self.mesh.known, now) {
+            self.after_blocking_changed();
+        }
         self.ask_former_owners();
         self.note_absences(now);
         self.reclaim_long_gone(now);

@@ -167,3 +167,19 @@ fn a_peer_deprived_by_a_liar_as_if_it_were_dead_keeps_its_addresses() {
     assert!(c.status(2).displaced.is_empty());
     assert_eq!(c.allocate(2, "a"), before);
 }
+
+#[test]
+fn a_restart_in_which_nobody_is_in_reach_yet_opens_no_fence() {
+    let mut c = Cluster::seeded(3, "10.32.0.0/24");
+    c.allocate(2, "a");
+    let told = lie(&c, 3, give(2, 1));
+    c.deliver(1, Delivery::Neighbour(name(3)), &told);
+    c.crash(1);
+    c.isolate(1);
+    c.restart(1);
+    assert_eq!(c.status(1).unconfirmed.len(), 1);
+    assert_eq!(c.allocate(1, "b"), std::net::Ipv4Addr::new(10, 32, 0, 1));
+    c.pass_secs(10);
+    c.heal();
+    assert!(c.status(1).unconfirmed.is_empty() && c.status(2).contested.is_empty());
+}

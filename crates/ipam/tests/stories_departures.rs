@@ -263,6 +263,8 @@ fn a_range_somebody_else_says_is_ours_waits_for_its_owner() {
     assert_eq!(c.status(2).unconfirmed.len(), 1);
     // Its owner is gone: nobody objects.
     c.crash(1);
+    assert_eq!(c.status(2).unconfirmed.len(), 1);
+    c.pass_secs(40);
     assert_eq!(c.status(2).unconfirmed, []);
     assert_eq!(c.allocate(2, "c"), ip(10, 32, 0, 1));
 }

@@ -4,9 +4,10 @@
 //! use here are in it; our ring is kept. A range is *fenced* that a ring gave to us although by our
 //! own ring it belonged to a peer who is in reach and said nothing itself: that peer may be using
 //! it. Both end by themselves: by the next ring of whoever told us, by the former owner's consent,
-//! or when these peers are gone.
+//! or when these peers are gone, a former owner for half a minute.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use wire::PeerName;
 
@@ -16,6 +17,9 @@ use crate::status::ContestStatus;
 
 /// Most contests of one teller that are shown. All are heeded.
 const SHOWN_MAX: usize = 256;
+
+/// After which absence of a former owner nobody is expected to object any more.
+const ABANDONED: Duration = Duration::from_secs(30);
 
 /// What one peer disputes.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +34,8 @@ pub(super) struct Disputes {
     contests: BTreeMap<PeerName, Told>,
     /// Ranges with their former owner.
     pub(super) fence: Vec<(Range, PeerName)>,
+    /// Since when former owners are out of reach, of those in the fence.
+    absent: BTreeMap<PeerName, Instant>,
     /// What we took over since we started. Of two peers who take over the same, one must yield.
     pub(super) taken: Vec<Range>,
     /// Peers whose ring is none of ours, and why.
@@ -78,14 +84,27 @@ impl Disputes {
         before.as_deref() != Some(text)
     }
 
-    /// Forgets what peers said that are gone, and opens the fence where the former owner is;
-    /// returns whether less is disputed.
+    /// Forgets what peers said that are gone; returns whether less is disputed.
     pub(super) fn forget_others(&mut self, known: &BTreeSet<PeerName>) -> bool {
-        let before = (self.contests.len(), self.fence.len());
+        let before = self.contests.len();
         self.contests.retain(|teller, _| known.contains(teller));
         self.refused.retain(|teller, _| known.contains(teller));
-        self.fence.retain(|(_, former)| known.contains(former));
-        before != (self.contests.len(), self.fence.len())
+        before != self.contests.len()
+    }
+
+    /// Opens the fence where the former owner has been out of reach for long; returns whether there
+    /// was any. Not at once: links flap, and after our start nobody is in reach yet.
+    pub(super) fn open_abandoned(&mut self, known: &BTreeSet<PeerName>, now: Instant) -> bool {
+        let formers = self.fence.iter().map(|(_, former)| *former);
+        let gone: BTreeSet<PeerName> = formers.filter(|former| !known.contains(former)).collect();
+        self.absent.retain(|former, _| gone.contains(former));
+        for former in gone {
+            self.absent.entry(former).or_insert(now);
+        }
+        let (before, absent) = (self.fence.len(), &self.absent);
+        let is_kept = |former: &PeerName| absent.get(former).is_none_or(|at| now < *at + ABANDONED);
+        self.fence.retain(|(_, former)| is_kept(former));
+        before != self.fence.len()
     }
 
     /// Ranges that are ours no more need no fence; returns whether there were any.
