@@ -4,7 +4,7 @@
 //! those in reach calls a ballot on who shall be its heir: one decree of Paxos per victim. A peer
 //! promises and accepts only if it, too, has missed the victim for that long, and makes that durable
 //! before it says so. A ballot counts when **every** peer in reach has answered yes, and they are more
-//! than half of those who owned something or were in reach when the victim went. So two parts of a
+//! than half of those who owned something or had been in reach lately when the victim went. So two parts of a
 //! cluster never both decide, and nobody decides while a peer is in reach that does not vote, as no
 //! original does. The heir then does what `rmpeer` does.
 //!
@@ -13,7 +13,7 @@
 mod message;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
@@ -27,12 +27,18 @@ use message::{Ballot, Body, Message};
 
 /// Most victims at a time.
 const VICTIMS_MAX: usize = 1024;
+/// For how long a peer that is out of reach still counts among those of whom more than half must
+/// agree. Longer than a mesh takes to miss everybody behind a cut, so both sides count both sides.
+const MEMBER_MEMORY: Duration = Duration::from_secs(3600);
+/// Most peers counted.
+const MEMBERS_MAX: usize = 16 * 1024;
 
 /// A peer that owns something and is out of reach.
 #[derive(Debug, Clone)]
 struct Absence {
     since: Instant,
-    /// Who owned something or was in reach when it went: more than half of them must agree.
+    /// Who owned something when it went, or had been in reach lately: more than half of them must
+    /// agree.
     members: BTreeSet<PeerName>,
 }
 
@@ -60,6 +66,8 @@ struct Campaign {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reclaim {
     absences: BTreeMap<PeerName, Absence>,
+    /// When each peer was last in reach.
+    seen: BTreeMap<PeerName, Instant>,
     votes: BTreeMap<PeerName, Vote>,
     campaigns: BTreeMap<PeerName, Campaign>,
     is_dirty: bool,
@@ -158,7 +166,16 @@ impl Ipam {
                 reclaim.is_dirty = true;
             }
         }
-        let members: BTreeSet<PeerName> = owners.union(known).copied().collect();
+        reclaim
+            .seen
+            .retain(|_, at| now.saturating_duration_since(*at) < MEMBER_MEMORY);
+        for peer in known {
+            if reclaim.seen.len() < MEMBERS_MAX || reclaim.seen.contains_key(peer) {
+                reclaim.seen.insert(*peer, now);
+            }
+        }
+        let seen = reclaim.seen.keys().copied();
+        let members: BTreeSet<PeerName> = seen.chain(owners.iter().copied()).collect();
         for owner in owners.difference(known) {
             if reclaim.absences.len() < VICTIMS_MAX {
                 reclaim.absences.entry(*owner).or_insert_with(|| Absence {
@@ -180,13 +197,24 @@ impl Ipam {
     }
 
     /// Whether a peer owns something and has been gone for long enough, as far as we know.
-    fn may_reclaim(&self, victim: PeerName, now: Instant) -> bool {
+    fn is_long_gone(&self, victim: PeerName, now: Instant) -> bool {
         let is_barred = self.event.is_leaving || self.event.clone.is_some();
         let (Some(after), false) = (self.config.reclaim_after, is_barred) else {
             return false;
         };
         let absence = self.reclaim.absences.get(&victim);
         absence.is_some_and(|absence| now >= absence.since + after)
+    }
+
+    /// Whether its ranges may be given to another: not by us who are cut off ourselves. Everybody who
+    /// votes looks at that, so one in reach who remembers the others suffices.
+    fn may_reclaim(&self, victim: PeerName, now: Instant) -> bool {
+        let is_majority = |absence: &Absence| {
+            let here = absence.members.intersection(&self.mesh.known).count();
+            here > absence.members.len() / 2
+        };
+        let absence = self.reclaim.absences.get(&victim);
+        absence.is_some_and(is_majority) && self.is_long_gone(victim, now)
     }
 
     /// Whether we are the first of those in reach who have a say.
@@ -411,7 +439,7 @@ impl Ipam {
 
     /// An heir was chosen. If we voted for ourselves, that is us.
     fn hear_decided(&mut self, victim: PeerName, epoch: u32, heir: PeerName, now: Instant) {
-        let may_reclaim = self.may_reclaim(victim, now);
+        let is_long_gone = self.is_long_gone(victim, now);
         let Some(vote) = self.reclaim.votes.get_mut(&victim) else {
             return;
         };
@@ -422,7 +450,7 @@ impl Ipam {
         if !std::mem::replace(&mut vote.is_decided, true) {
             self.reclaim.is_dirty = true;
         }
-        if heir == self.config.name && may_reclaim {
+        if heir == self.config.name && is_long_gone {
             let count = self.take_ranges(victim);
             info!(%victim, count, "reclaimed the addresses of a peer that is gone");
         }
