@@ -188,7 +188,7 @@ mod tests {
     use super::*;
 
     /// Depth of each scene that takes a test a few seconds.
-    const DEPTH: u8 = 4;
+    const DEPTH: u8 = 3;
 
     #[test]
     fn every_short_history_keeps_the_rules() {
@@ -197,7 +197,7 @@ mod tests {
             let setting = Setting {
                 scene,
                 depth: DEPTH,
-                heal_every: 4,
+                heal_every: 50,
             };
             match explore(&setting) {
                 Ok(outcome) => assert!(outcome.healed > 0, "{name}: {outcome:?}"),

@@ -5,6 +5,9 @@
 //! Or address allocators alone, which is much cheaper: `sim --addresses [--seed N] [--peers K] [--events E]
 //! [--without P,Q,...] [--histories H] [--shrink] [--trace] [--log]`.
 //!
+//! Or tries everything that can happen to three allocators: `sim --explore [--depth N] [--scene NAME]
+//! [--heal-every M]`.
+//!
 //! Or measures large meshes whose peers come and go: `sim --churn [--peers K,L,...] [--minutes M] [--seed N]
 //! [--delay-ms D] [--original] [--write]`. Or large clusters that allocate
 //! addresses: `sim --ring [--peers K,L,...] [--new M] [--seed N] [--delay-ms D] [--write]`.
@@ -19,6 +22,7 @@ use std::time::Duration;
 
 use sim::addresses;
 use sim::churn::Churn;
+use sim::explore;
 use sim::plan::Setting;
 use sim::report::{self, Row};
 use sim::ring;
@@ -28,6 +32,7 @@ use tracing_subscriber::fmt::time::FormatTime;
 const USAGE: &str =
     "usage: sim --seed N [--peers K] [--events E] [--histories H] [--hostile] [--trace] [--log]
        sim --addresses [--seed N] [--peers K] [--events E] [--without P,Q,...] [--histories H] [--shrink] [--trace] [--log]
+       sim --explore [--depth N] [--scene NAME] [--heal-every M]
        sim --churn [--peers K,L,...] [--minutes M] [--seed N] [--delay-ms D] [--original] [--write]
        sim --ring [--peers K,L,...] [--new M] [--seed N] [--delay-ms D] [--write]";
 
@@ -54,6 +59,9 @@ fn main() -> ExitCode {
     }
     if args.next_if(|flag| flag == "--ring").is_some() {
         return measure_rings(args);
+    }
+    if args.next_if(|flag| flag == "--explore").is_some() {
+        return explore(args);
     }
     if args.next_if(|flag| flag == "--addresses").is_some() {
         return addresses(args);
@@ -138,6 +146,47 @@ fn addresses(args: impl Iterator<Item = String>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `--explore`: every history of three allocators up to a depth, scene by scene.
+fn explore(mut args: impl Iterator<Item = String>) -> ExitCode {
+    let (mut depth, mut heal_every, mut only) = (4_u8, 20_u64, None);
+    while let Some(flag) = args.next() {
+        let value = args.next().unwrap_or_default();
+        let is_right = match flag.as_str() {
+            "--depth" => value.parse().map(|it| depth = it).is_ok(),
+            "--heal-every" => value.parse().map(|it| heal_every = it).is_ok() && heal_every > 0,
+            "--scene" => {
+                only = Some(value);
+                true
+            }
+            _ => false,
+        };
+        if !is_right {
+            eprintln!("sim: {flag}: not understood\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    }
+    let scenes = explore::scene::Scene::all().into_iter();
+    for scene in scenes.filter(|scene| only.as_ref().is_none_or(|only| scene.name == only)) {
+        let (name, start) = (scene.name, stopwatch());
+        let setting = explore::Setting {
+            scene,
+            depth,
+            heal_every,
+        };
+        match explore::explore(&setting) {
+            Ok(outcome) => {
+                let seconds = start().as_secs_f64();
+                println!("ok: {name}, depth {depth}, in {seconds:.1} s: {outcome:?}");
+            }
+            Err(failure) => {
+                println!("FAILED: {name}: {failure}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 /// What `--addresses` is to do.

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use super::check::{check, held_count};
-use super::scene::{HOSTS, PEERS, Scene};
+use super::scene::{HOSTS, PEERS, Scene, Wish};
 use super::world::{Action, Fate, World};
 
 /// Rounds of timers after which rest must have come. A claim is refused after six of them.
@@ -31,6 +31,7 @@ fn rest(world: &mut World, scene: &Scene) -> Result<(), String> {
         world.act(scene, &Action::Join(a, b), 0)?;
     }
     calm(world, scene)?;
+    take_over(world, scene)?;
     check(world, scene)?;
     for (wish, fate) in world.fates.iter().enumerate() {
         if *fate == Fate::Waits {
@@ -43,6 +44,17 @@ fn rest(world: &mut World, scene: &Scene) -> Result<(), String> {
     }
     agree(world)?;
     probe(world, scene)
+}
+
+/// What a peer that is gone for good had is taken over, as an operator would.
+fn take_over(world: &mut World, scene: &Scene) -> Result<(), String> {
+    for wish in 0..scene.wishes.len() {
+        if matches!(scene.wishes[wish], Wish::TakeOver { .. }) && world.can_ask(scene, wish) {
+            world.act(scene, &Action::Ask(wish), 0)?;
+            calm(world, scene)?;
+        }
+    }
+    Ok(())
 }
 
 /// Everything arrives, timers fire, and that again.

@@ -307,6 +307,10 @@ impl World {
         if matches!(scene.wishes[wish], Wish::Perish { .. }) {
             return self.perish(scene, wish, peer, choice);
         }
+        if let Wish::TakeOver { of, .. } = scene.wishes[wish] {
+            // Nobody takes over from a peer of which something may still arrive.
+            self.queue.retain(|message| message.from != of);
+        }
         self.with(scene, peer, choice, |peer, sent| {
             peer.ask(scene, wish, sent)
         })
