@@ -280,6 +280,21 @@ fn a_fence_opens_when_the_former_owner_agrees() {
 }
 
 #[test]
+fn a_former_owner_is_asked_until_it_answers() {
+    let mut c = Cluster::seeded(3, "10.32.0.0/24");
+    let gift = ring_of(&[(0, 2, 9), (128, 2, 0), (192, 3, 0)], 3);
+    c.deaf.insert(1);
+    c.deliver(2, Delivery::Neighbour(name(3)), &gift);
+    c.pass_secs(20);
+    assert_eq!(c.status(2).unconfirmed.len(), 1);
+    c.deaf.clear();
+    // Nobody gossips, and yet it ends: the owner never gave it.
+    c.pass_secs(6);
+    assert_eq!(c.status(2).unconfirmed, []);
+    assert_eq!(c.shares(2), [(1, 128), (2, 64), (3, 64)].into());
+}
+
+#[test]
 fn what_an_owner_gives_unasked_is_used_at_once() {
     let mut c = Cluster::seeded(3, "10.32.0.0/24");
     // The ring is that of 3, which passes it on, unless it says otherwise.
