@@ -12,6 +12,7 @@ pub mod gob;
 pub mod gossip;
 pub mod headers;
 pub mod introduction;
+pub mod ipam;
 pub mod link;
 pub mod message;
 pub mod node;
@@ -26,12 +27,13 @@ pub mod tunnel;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target there is.
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("datapath", datapath::run),
     ("gob", gob::run),
     ("gossip", gossip::run),
     ("headers", headers::run),
     ("introduction", introduction::run),
+    ("ipam", ipam::run),
     ("link", link::run),
     ("message", message::run),
     ("node", node::run),

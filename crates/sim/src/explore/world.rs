@@ -476,7 +476,11 @@ impl World {
         *fate = match answer {
             Answer::Address(cidr) => Fate::Granted(Some(cidr)),
             Answer::Done | Answer::TakenOver(_) => Fate::Granted(None),
-            other => Fate::Answered(format!("{other:?}")),
+            answer @ (Answer::Addresses(_)
+            | Answer::List(_)
+            | Answer::Cancelled
+            | Answer::Refused(_)
+            | Answer::Unavailable(_)) => Fate::Answered(format!("{answer:?}")),
         };
         Ok(())
     }
