@@ -329,3 +329,39 @@ fn an_address_lost_by_both_ends_of_a_claim_is_not_given_twice() {
     c.gossip();
     assert_eq!(c.answer(2, ticket), Some(&Answer::Done));
 }
+#[test]
+fn what_a_dead_peer_gave_unheard_is_not_given_out_by_who_takes_over() {
+    let mut c = Cluster::seeded(3, "10.32.0.0/24");
+    c.gossip();
+    c.isolate(2);
+    assert_eq!(c.claim(3, "x", "10.32.0.5/24"), Answer::Done);
+    c.crash(1);
+    // 2 sees 3 again, but has not heard what 3 was given.
+    let known = (2..=3).map(|n| (name(n), format!("host{n}"))).collect();
+    c.at(2, |ipam, now| ipam.handle_peers(known, now));
+    assert_eq!(c.get(2, take_over("host1")), Answer::TakenOver(128));
+    let waiting = c.ask(2, claim("y", "10.32.0.5/24"));
+    assert_eq!(c.answer(2, waiting), None);
+    c.heal();
+    c.pass_secs(6);
+    let owned = "address 10.32.0.5/24 is owned by other peer 02:00:00:00:00:03 (host3)";
+    assert_eq!(c.answer(2, waiting), Some(&refused(owned)));
+    assert_eq!(c.status(2).unconfirmed, []);
+    // What the dead peer had left behind what it gave was never told to be anybody else's.
+    assert_eq!(c.get(2, take_over("host1")), Answer::TakenOver(122));
+    assert_eq!(c.claim(2, "y", "10.32.0.6/24"), Answer::Done);
+}
+
+#[test]
+fn what_was_taken_over_is_used_although_somebody_in_reach_has_no_part_in_allocation() {
+    let mut c = Cluster::seeded(2, "10.32.0.0/24");
+    c.gossip();
+    c.crash(1);
+    let known = [2, 9].map(|n| (name(n), format!("host{n}"))).into();
+    c.at(2, |ipam, now| ipam.handle_peers(known, now));
+    assert_eq!(c.get(2, take_over("host1")), Answer::TakenOver(128));
+    let waiting = c.ask(2, claim("y", "10.32.0.5/24"));
+    assert_eq!(c.answer(2, waiting), None);
+    c.pass_secs(40);
+    assert_eq!(c.answer(2, waiting), Some(&Answer::Done));
+}

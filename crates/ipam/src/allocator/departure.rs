@@ -6,6 +6,7 @@ use tracing::info;
 use wire::PeerName;
 
 use super::Ipam;
+use crate::address::Range;
 use crate::{Answer, IpamOutput};
 
 impl Ipam {
@@ -108,14 +109,28 @@ impl Ipam {
         }
         info!(%victim, ranges = taken.len(), "taking over");
         let mut count = 0;
-        for range in taken {
+        for &range in &taken {
             count += u64::from(range.size());
             self.space.own(range);
             self.disputes.taken.push(range);
         }
         self.ring_changed();
         self.effect(IpamOutput::Broadcast);
+        self.hold_until_confirmed(&taken, victim);
         count
+    }
+
+    /// Anybody in reach may have been given some of it by the peer that is gone, and we not have
+    /// heard. So it is not used until each of them tells a ring in which it is ours.
+    fn hold_until_confirmed(&mut self, taken: &[Range], victim: PeerName) {
+        let us = self.config.name;
+        let known = self.mesh.known.iter().copied();
+        for witness in known.filter(|peer| *peer != us && *peer != victim) {
+            let held = taken.iter().map(|range| (*range, witness));
+            self.disputes.fence.extend(held);
+        }
+        self.ask_former_owners();
+        self.after_blocking_changed();
     }
 
     /// Finds a peer by nickname, or by name. Of several with one nickname, one that owns something

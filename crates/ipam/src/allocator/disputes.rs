@@ -17,6 +17,8 @@ use crate::status::ContestStatus;
 
 /// Most contests of one teller that are shown. All are heeded.
 const SHOWN_MAX: usize = 256;
+/// In how many rounds, 5 s apart, a witness of a takeover is asked for its ring.
+const ASKED_MAX: u32 = 6;
 
 /// After which absence of a former owner nobody is expected to object any more.
 const ABANDONED: Duration = Duration::from_secs(30);
@@ -38,6 +40,8 @@ pub(super) struct Disputes {
     absent: BTreeMap<PeerName, Instant>,
     /// What we took over since we started. Of two peers who take over the same, one must yield.
     pub(super) taken: Vec<Range>,
+    /// How often the word of peers was asked for that have not answered.
+    asked: BTreeMap<PeerName, u32>,
     /// Peers whose ring is none of ours, and why.
     refused: BTreeMap<PeerName, String>,
 }
@@ -123,6 +127,29 @@ impl Disputes {
             });
         }
         any
+    }
+
+    /// Counts one more round in which those whose word is awaited are asked. Of what we took over
+    /// nobody awaits the word of who never answers: it has no part in allocation. Returns whether
+    /// less is fenced.
+    pub(super) fn ask_again(&mut self) -> bool {
+        let before = self.fence.len();
+        let formers: BTreeSet<PeerName> = self.fence.iter().map(|(_, former)| *former).collect();
+        self.asked.retain(|peer, _| formers.contains(peer));
+        for former in formers {
+            *self.asked.entry(former).or_default() += 1;
+        }
+        let (asked, taken) = (&self.asked, &self.taken);
+        self.fence.retain(|(range, former)| {
+            let is_silent = asked[former] > ASKED_MAX;
+            !is_silent || !taken.iter().any(|taken| taken.overlaps(*range))
+        });
+        self.fence.len() < before
+    }
+
+    /// Somebody's ring came.
+    pub(super) fn answered(&mut self, peer: PeerName) {
+        self.asked.remove(&peer);
     }
 
     /// Whether the word of a former owner is awaited about part of a range.

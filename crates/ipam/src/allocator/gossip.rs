@@ -145,6 +145,9 @@ impl Ipam {
     /// Asks those for their ring whose word about fenced ranges we lack: a state without a ring is
     /// answered with one.
     pub(super) fn ask_former_owners(&mut self) {
+        if self.disputes.ask_again() {
+            self.after_blocking_changed();
+        }
         let formers = self.disputes.fence.iter().map(|(_, former)| *former);
         let formers: BTreeSet<PeerName> = formers.collect();
         for to in formers {
@@ -224,6 +227,7 @@ impl Ipam {
     /// A former owner whose own ring says that a range is ours opens our fence around it.
     fn hear_consent(&mut self, teller: PeerName, theirs: &wire::ipam::Ring) {
         let us = self.config.name;
+        self.disputes.answered(teller);
         if !self
             .disputes
             .fence
