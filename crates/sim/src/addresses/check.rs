@@ -151,7 +151,8 @@ impl World<'_> {
         }
     }
 
-    /// No address is owned by two running peers.
+    /// No address is owned by two running peers, unless one of them does not use it until others
+    /// agree.
     pub(super) fn check_owned(&mut self, n: usize) -> Result<(), Violation> {
         self.note_absence();
         if self.peers[n].is_outlaw || self.is_disputed {
@@ -162,7 +163,10 @@ impl World<'_> {
         let others = self.peers.iter().filter(is_bound);
         for other in others.filter(|other| other.number != n) {
             for range in &other.owned {
-                if let Some(both) = ours.iter().find_map(|our| our.intersection(*range)) {
+                let both = ours.iter().filter_map(|our| our.intersection(*range));
+                let mut used =
+                    both.filter(|both| !self.peers[n].holds(*both) && !other.holds(*both));
+                if let Some(both) = used.next() {
                     let other = other.number;
                     return Err(format!("{n} and {other} both own {both}"));
                 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use ipam::address::Range;
+use ipam::address::{Range, merge_ranges};
 use ipam::rows::Change;
 use ipam::{Init, Ipam, IpamConfig, Patience, Request, Ticket};
 
@@ -234,6 +234,13 @@ impl Peer {
         self.ipam
             .as_ref()
             .is_some_and(|ipam| ipam.status().entries.is_some())
+    }
+
+    /// Whether it owns a range, all of it, but does not use it yet.
+    pub(super) fn holds(&self, range: Range) -> bool {
+        let status = self.ipam.as_ref().map(Ipam::status);
+        let held = status.map_or_else(Vec::new, |status| status.unconfirmed);
+        merge_ranges(held).iter().any(|held| held.encloses(range))
     }
 }
 
