@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nacl::KeyPair;
@@ -113,10 +113,18 @@ fn a_changed_bit_ends_the_link_and_it_comes_back() {
     let middle = Middle::new(&hosts);
     let changed = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&changed);
+    let is_fresh = AtomicBool::new(false);
     // First in the sealed features, then at the end of what comes behind them: a message ends there, so
     // that it is no length that is changed, for which the other end would wait.
     middle.on_bytes(move |way, carried, bytes| {
         let done = counted.load(Ordering::Relaxed);
+        // The link that was refused may carry more until the other end hears of it.
+        if way == Way::There && carried == 0 {
+            is_fresh.store(true, Ordering::Relaxed);
+        }
+        if !is_fresh.load(Ordering::Relaxed) {
+            return;
+        }
         let place = [KEY.end + 30, KEY.end + 600].get(done);
         let Some(place) = place.filter(|_| way == Way::There) else {
             return;
@@ -125,6 +133,7 @@ fn a_changed_bit_ends_the_link_and_it_comes_back() {
             let last = bytes.len() - 1;
             bytes[if done == 0 { place - carried } else { last }] ^= 4;
             counted.fetch_add(1, Ordering::Relaxed);
+            is_fresh.store(false, Ordering::Relaxed);
         }
     });
     hosts[2].launch(&[]);
