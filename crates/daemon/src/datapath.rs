@@ -195,7 +195,7 @@ impl Datapath {
         let us = program.table.us;
         let mut probes = lock(&self.probes);
         let (lane, port) = &mut *probes;
-        lane.begin(session, &Arc::new(unlimited), is_df);
+        lane.begin(us, session, &Arc::new(unlimited), is_df);
         let appended = lane.append(us, *remote, frame_bytes, |out| match probe.kind {
             ProbeKind::Heartbeat { connection_uid } => {
                 out.copy_from_slice(&heartbeat_frame(connection_uid));
@@ -205,7 +205,7 @@ impl Datapath {
         if appended.is_err() {
             self.probe_counters.count(DropReason::TooBigDatagram);
         }
-        let is_sent = lane.flush(us, |tunnel, is_df, bytes, datagram_bytes| {
+        let is_sent = lane.flush(|tunnel, is_df, bytes, datagram_bytes| {
             if is_beyond {
                 port.send_beyond(tunnel, bytes);
             } else {

@@ -142,7 +142,7 @@ impl Lab {
             ip -n {id}h{n} link add ctr mtu {container_mtu} type veth peer name ethwe \
                 mtu {container_mtu} netns {id}c{n}
             ip -n {id}h{n} link set ctr master weave up
-            ip -n {id}c{n} link set ethwe gso_max_size 62000
+            ip -n {id}c{n} link set ethwe gso_max_size 60300
             ip -n {id}c{n} addr add 10.32.0.{n}/12 dev ethwe; ip -n {id}c{n} link set ethwe up
             ip -n {id}c{n} addr add fd99::{n}/64 dev ethwe nodad
             "

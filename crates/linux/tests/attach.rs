@@ -57,7 +57,7 @@ fn an_attached_interface_is_as_specified() {
         .unwrap();
     assert!(inner.up);
     assert_eq!(inner.mtu_bytes, 1376);
-    assert_eq!(inner.gso_max_bytes, Some(62_000));
+    assert_eq!(inner.gso_max_bytes, Some(60_300));
     let state = host
         .run(|| attachment_state(&container.netns, "ethwe"))
         .unwrap()

@@ -107,7 +107,7 @@ fn a_port_is_plugged_in_and_repaired() {
             (port.name.as_str(), port.up, port.mtu_bytes),
             ("tap0", true, 1376)
         );
-        assert_eq!(port.gso_max_bytes, Some(62_000));
+        assert_eq!(port.gso_max_bytes, Some(60_300));
         assert_eq!(
             state.link.mac,
             Some(Mac([2, 0, 0, 0, 0, 1])),

@@ -1,9 +1,9 @@
 //! Sealing and opening the datagrams of one tunnel, and batching them for the kernel.
 //!
 //! A [`Session`] holds what a tunnel's datagrams share: keys, counters, replay window. A [`Lane`]
-//! collects the datagrams for one tunnel and one path in one contiguous buffer; flushing seals them
-//! in place and hands them out in runs that one UDP GSO call can send. Layout: `wire::sleeve`,
-//! spec/sleeve.md 2, 3 and 8.3.
+//! collects the datagrams for one tunnel and one path in one contiguous buffer. Each is sealed in
+//! place as soon as it is finished, while it is in the nearest cache; flushing hands them out in runs
+//! that one UDP GSO call can send. Layout: `wire::sleeve`, spec/sleeve.md 2, 3 and 8.3.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,15 +86,15 @@ impl Session {
         }
     }
 
-    /// Reserves `count` numbers of one space; returns the first. `None`: the space is used up.
-    pub fn reserve(&self, is_df: bool, count: usize) -> Option<u64> {
+    /// Takes the next number of one space. `None`: the space is used up.
+    pub fn next_number(&self, is_df: bool) -> Option<u64> {
         let counter = if is_df {
             &self.df_counter
         } else {
             &self.non_df_counter
         };
-        let first = counter.fetch_add(count as u64, Relaxed);
-        (first < COUNTER_MAX).then_some(first)
+        let number = counter.fetch_add(1, Relaxed);
+        (number < COUNTER_MAX).then_some(number)
     }
 
     /// Completes a datagram whose frames are in place behind `header_bytes()` of room: writes the
@@ -143,7 +143,16 @@ pub struct Lane {
     /// Where the unfinished datagram ends; equal to its start when there is none.
     filled: usize,
     frames: usize,
-    hop: Option<(Arc<Session>, Arc<Tunnel>)>,
+    task: Option<Task>,
+    /// A datagram was dropped because no number was left for it.
+    is_exhausted: bool,
+}
+
+/// What a lane works for now.
+struct Task {
+    session: Arc<Session>,
+    tunnel: Arc<Tunnel>,
+    us: PeerName,
     is_df: bool,
 }
 
@@ -161,34 +170,42 @@ impl Lane {
             ends: Vec::with_capacity(RUN_DATAGRAMS_MAX),
             filled: 0,
             frames: 0,
-            hop: None,
-            is_df: false,
+            task: None,
+            is_exhausted: false,
         }
     }
 
     /// Whether it belongs to this tunnel and path now.
     pub fn serves(&self, id: TunnelId, is_df: bool) -> bool {
-        self.is_df == is_df
-            && self
-                .hop
-                .as_ref()
-                .is_some_and(|(session, _)| session.id == id)
+        self.task
+            .as_ref()
+            .is_some_and(|task| task.is_df == is_df && task.session.id == id)
     }
 
     /// The tunnel it belongs to now.
     pub fn tunnel_id(&self) -> Option<TunnelId> {
-        self.hop.as_ref().map(|(session, _)| session.id)
+        self.task.as_ref().map(|task| task.session.id)
     }
 
     /// Whether it belongs to nobody.
     pub const fn is_idle(&self) -> bool {
-        self.hop.is_none()
+        self.task.is_none()
     }
 
-    /// Assigns an idle lane.
-    pub fn begin(&mut self, session: &Arc<Session>, tunnel: &Arc<Tunnel>, is_df: bool) {
-        self.hop = Some((Arc::clone(session), Arc::clone(tunnel)));
-        self.is_df = is_df;
+    /// Assigns an idle lane; `us` is the name its datagrams are sent under.
+    pub fn begin(
+        &mut self,
+        us: PeerName,
+        session: &Arc<Session>,
+        tunnel: &Arc<Tunnel>,
+        is_df: bool,
+    ) {
+        self.task = Some(Task {
+            session: Arc::clone(session),
+            tunnel: Arc::clone(tunnel),
+            us,
+            is_df,
+        });
     }
 
     /// Whether a frame of this size can be appended without flushing first. A lane takes what one
@@ -214,10 +231,7 @@ impl Lane {
 
     /// Largest datagram that may hold more than one frame, bytes; on the DF path, that may exist.
     fn shared_limit(&self) -> usize {
-        let known = self
-            .hop
-            .as_ref()
-            .map(|(_, tunnel)| tunnel.max_payload_bytes);
+        let known = self.task.as_ref().map(|task| task.tunnel.max_payload_bytes);
         known.unwrap_or(0).min(UDP_PAYLOAD_MAX_BYTES)
     }
 
@@ -230,9 +244,9 @@ impl Lane {
         frame_bytes: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), FrameTooBig> {
-        let (session, _) = self.hop.as_ref().expect("the lane is assigned");
-        let header_bytes = session.header_bytes();
-        let limit_bytes = if self.is_df {
+        let task = self.task.as_ref().expect("the lane is assigned");
+        let header_bytes = task.session.header_bytes();
+        let limit_bytes = if task.is_df {
             self.shared_limit()
         } else {
             UDP_PAYLOAD_MAX_BYTES
@@ -258,11 +272,21 @@ impl Lane {
         Ok(())
     }
 
-    /// Finishes the datagram under construction, if any.
+    /// Finishes and seals the datagram under construction, if any.
     pub fn close(&mut self) {
-        if self.filled > self.start() {
+        let start = self.start();
+        if self.filled == start {
+            return;
+        }
+        self.frames = 0;
+        let task = self.task.as_ref().expect("an idle lane is empty");
+        if let Some(number) = task.session.next_number(task.is_df) {
+            let datagram = &mut self.buffer[start..self.filled];
+            task.session.seal(task.us, task.is_df, number, datagram);
             self.ends.push(self.filled);
-            self.frames = 0;
+        } else {
+            self.is_exhausted = true;
+            self.filled = start;
         }
     }
 
@@ -270,41 +294,28 @@ impl Lane {
         self.ends.last().copied().unwrap_or(0)
     }
 
-    /// Seals everything, hands it out run by run (bytes, and the size of each datagram but the
-    /// last) and leaves the lane idle. False: the tunnel's counters are used up, all was dropped.
-    pub fn flush(
-        &mut self,
-        us: PeerName,
-        mut send: impl FnMut(&Tunnel, bool, &[u8], usize),
-    ) -> bool {
+    /// Hands everything out run by run (bytes, and the size of each datagram but the last) and
+    /// leaves the lane idle. False: the tunnel's counters are used up, something was dropped.
+    pub fn flush(&mut self, mut send: impl FnMut(&Tunnel, bool, &[u8], usize)) -> bool {
         self.close();
-        let Some((session, tunnel)) = self.hop.take() else {
+        let Some(task) = self.task.take() else {
             return true;
         };
-        let first = session.reserve(self.is_df, self.ends.len());
-        if let Some(first) = first {
-            let mut start = 0;
-            for (number, &end) in (first..).zip(&self.ends) {
-                session.seal(us, self.is_df, number, &mut self.buffer[start..end]);
-                start = end;
-            }
-            let mut rest = self.ends.as_slice();
-            let mut start = 0;
-            while let Some(run) = Run::first_of(start, rest) {
-                send(
-                    &tunnel,
-                    self.is_df,
-                    &self.buffer[start..run.end],
-                    run.datagram_bytes,
-                );
-                start = run.end;
-                rest = &rest[run.count..];
-            }
+        let mut rest = self.ends.as_slice();
+        let mut start = 0;
+        while let Some(run) = Run::first_of(start, rest) {
+            send(
+                &task.tunnel,
+                task.is_df,
+                &self.buffer[start..run.end],
+                run.datagram_bytes,
+            );
+            start = run.end;
+            rest = &rest[run.count..];
         }
         self.ends.clear();
         self.filled = 0;
-        self.frames = 0;
-        first.is_some()
+        !std::mem::take(&mut self.is_exhausted)
     }
 }
 

@@ -20,7 +20,7 @@ const FLOWS: usize = 8;
 pub const PARTS_MAX: usize = 64;
 /// Largest merged frame, bytes. Below the `gso_max_size` of container interfaces, or the kernel
 /// would cut it again in software.
-const MERGED_BYTES_MAX: usize = 61_900;
+const MERGED_BYTES_MAX: usize = 60_200;
 
 /// What two frames of one flow have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -190,8 +190,9 @@ impl SuperFrame {
         let is_last = end == self.payload;
         let len = self.headers + end - start;
         let out = &mut out[..len];
+        let payload = &frame[self.headers + start..self.headers + end];
         out[..self.headers].copy_from_slice(&frame[..self.headers]);
-        out[self.headers..].copy_from_slice(&frame[self.headers + start..self.headers + end]);
+        out[self.headers..].copy_from_slice(payload);
         self.fix_network(out, index);
         let transport_bytes = to_u16(len - self.transport);
         let field = if self.is_tcp {
@@ -203,7 +204,10 @@ impl SuperFrame {
             self.transport + 6
         };
         out[field..field + 2].fill(0);
-        let total = self.pseudo + u64::from(transport_bytes) + sum(&out[self.transport..]);
+        // Transport headers are an even number of bytes, so the sum may be made in two parts; that of
+        // the payload from where it was read, not from where it was written a moment ago.
+        let header = sum(&out[self.transport..self.headers]);
+        let total = self.pseudo + u64::from(transport_bytes) + header + sum(payload);
         let check = fold(total).to_be_bytes();
         let check = if check == [0, 0] && !self.is_tcp {
             [0xff, 0xff]

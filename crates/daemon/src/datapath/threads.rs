@@ -202,7 +202,7 @@ impl Capture {
                 break;
             }
         }
-        self.path.flush(&program, counters, &mut self.port);
+        self.path.flush(counters, &mut self.port);
         Ok(())
     }
 }

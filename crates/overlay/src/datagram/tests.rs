@@ -37,7 +37,7 @@ fn name(value: &serde_json::Value) -> PeerName {
 fn lane(tunnel: Tunnel, is_df: bool) -> (Lane, Arc<Session>) {
     let session = Arc::new(Session::new(&tunnel));
     let mut lane = Lane::new();
-    lane.begin(&session, &Arc::new(tunnel), is_df);
+    lane.begin(US, &session, &Arc::new(tunnel), is_df);
     (lane, session)
 }
 
@@ -45,7 +45,7 @@ fn lane(tunnel: Tunnel, is_df: bool) -> (Lane, Arc<Session>) {
 fn flush(lane: &mut Lane) -> (Vec<Vec<u8>>, usize) {
     let mut datagrams = Vec::new();
     let mut calls = 0;
-    assert!(lane.flush(US, |_, _, bytes, size| {
+    assert!(lane.flush(|_, _, bytes, size| {
         datagrams.extend(bytes.chunks(size).map(<[u8]>::to_vec));
         calls += 1;
     }));
@@ -102,7 +102,7 @@ fn encrypted_vectors_are_built_and_opened_as_the_original_does() {
         let number = input["sequence"].as_u64().unwrap();
         let session = Arc::new(Session::with_counters_at(&sender, number));
         let mut lane = Lane::new();
-        lane.begin(&session, &Arc::new(sender), is_df);
+        lane.begin(US, &session, &Arc::new(sender), is_df);
         let mut datagram = build(&mut lane, input);
         assert_eq!(
             datagram,
@@ -230,12 +230,20 @@ fn full_lane_is_one_full_call() {
 #[test]
 fn numbers_end_before_the_space_does() {
     let tunnel = tunnel(Some(key(&"42".repeat(32))), true);
-    let session = Arc::new(Session::with_counters_at(&tunnel, COUNTER_MAX));
+    let session = Arc::new(Session::with_counters_at(&tunnel, COUNTER_MAX - 1));
+    let tunnel = Arc::new(tunnel);
     let mut lane = Lane::new();
-    lane.begin(&session, &Arc::new(tunnel), true);
-    append(&mut lane, &[0; 60]).unwrap();
-    assert!(!lane.flush(US, |_, _, _, _| panic!("nothing may leave")));
-    assert!(lane.is_idle());
+    for expected in [1, 0] {
+        lane.begin(US, &session, &tunnel, true);
+        for _ in 0..3 {
+            append(&mut lane, &[0; 60]).unwrap();
+            lane.close();
+        }
+        let mut sent = 0;
+        let is_all = lane.flush(|_, _, bytes, size| sent += bytes.chunks(size).count());
+        assert_eq!((is_all, sent), (false, expected));
+        assert!(lane.is_idle());
+    }
 }
 
 /// F49: at 1.5 million datagrams per second.
@@ -292,7 +300,7 @@ proptest! {
         for &size in &sizes {
             if lane.is_idle() || !lane.has_room(size) {
                 received.extend(frames(flush(&mut lane).0));
-                lane.begin(&session, &tunnel, is_df);
+                lane.begin(US, &session, &tunnel, is_df);
             }
             append(&mut lane, &vec![0; size]).unwrap();
         }

@@ -82,9 +82,9 @@ impl CapturePath {
     }
 
     /// Ends a batch: everything leaves.
-    pub fn flush(&mut self, program: &Program, counters: &Counters, outlet: &mut impl Outlet) {
+    pub fn flush(&mut self, counters: &Counters, outlet: &mut impl Outlet) {
         self.recent = None;
-        self.egress.flush(program.table.us, counters, outlet);
+        self.egress.flush(counters, outlet);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the thread's state, spelled out")]

@@ -137,10 +137,10 @@ impl Egress {
         None
     }
 
-    /// Seals and sends everything.
-    pub fn flush(&mut self, us: PeerName, counters: &Counters, outlet: &mut impl Outlet) {
+    /// Sends everything.
+    pub fn flush(&mut self, counters: &Counters, outlet: &mut impl Outlet) {
         for lane in &mut self.lanes {
-            flush_lane(lane, us, counters, outlet);
+            flush_lane(lane, counters, outlet);
         }
     }
 
@@ -206,8 +206,8 @@ impl Egress {
             });
         let lane = &mut self.lanes[index];
         if !lane.serves(id, is_df) || !lane.has_room(frame_bytes) {
-            flush_lane(lane, batch.us, batch.counters, batch.outlet);
-            lane.begin(batch.hop.session, batch.hop.tunnel, is_df);
+            flush_lane(lane, batch.counters, batch.outlet);
+            lane.begin(batch.us, batch.hop.session, batch.hop.tunnel, is_df);
         }
         let Envelope {
             origin,
@@ -237,9 +237,9 @@ struct Batch<'a, O> {
     outlet: &'a mut O,
 }
 
-fn flush_lane(lane: &mut Lane, us: PeerName, counters: &Counters, outlet: &mut impl Outlet) {
+fn flush_lane(lane: &mut Lane, counters: &Counters, outlet: &mut impl Outlet) {
     let Some(id) = lane.tunnel_id() else { return };
-    let is_sent = lane.flush(us, |tunnel, is_df, bytes, datagram_bytes| {
+    let is_sent = lane.flush(|tunnel, is_df, bytes, datagram_bytes| {
         debug_assert!(bytes.len() <= UDP_PAYLOAD_MAX_BYTES, "one run is one call");
         outlet.transmit(tunnel, is_df, bytes, datagram_bytes);
     });

@@ -113,8 +113,7 @@ impl ReceivePath {
             .flush(arena, &mut |header: &_, arena: &_, parts: &_| {
                 outlet.inject(header, arena, parts);
             });
-        self.egress
-            .flush(scene.program.table.us, scene.counters, outlet);
+        self.egress.flush(scene.counters, outlet);
     }
 
     fn handle_datagram(

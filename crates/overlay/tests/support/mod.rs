@@ -145,7 +145,7 @@ impl Host {
             self.capture
                 .handle_frame(program, macs, 0, header, frame, counters, out);
         }
-        self.capture.flush(program, counters, out);
+        self.capture.flush(counters, out);
     }
 
     /// One batch of everything in `input`, whoever it was sent to.
