@@ -77,7 +77,7 @@ fn race(plan: &Plan) -> Outcome<bool> {
     let meter = Meter::new(STAGE, plan.weight);
     let mut done: Vec<(Part, String)> = Vec::new();
     let mut reached = None;
-    for parts in plan.parts.chunk_by(|a, b| a.shape() == b.shape()) {
+    for parts in plan.parts.chunk_by(|a, b| a.shares_stage_with(*b)) {
         let stage = Stage::new(STAGE)?;
         let shape = parts[0].shape();
         println!(

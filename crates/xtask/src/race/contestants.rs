@@ -12,6 +12,9 @@ use crate::stage::{Outcome, Stage, run, wait_for};
 /// Environment variable with the path of the original router's daemon (`weaver`), if it is to take part.
 const ORIGINAL: &str = "WEFT_PEER_WEAVER";
 
+/// Environment variable with the ciphers a Weft offers for the sleeve.
+const SLEEVE_CIPHER: &str = "WEFT_SLEEVE_CIPHER";
+
 const PASSWORD: &str = "race-password-with-enough-letters";
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -37,7 +40,9 @@ pub(super) fn lanes(
         };
         lanes.push(match (contestant, &weaver) {
             (Contestant::Raw, _) => raw(&network)?,
-            (Contestant::WeftPlain | Contestant::WeftEncrypted, _) => sleeve(&network, weft)?,
+            (Contestant::WeftPlain | Contestant::WeftEncrypted | Contestant::WeftSecretbox, _) => {
+                sleeve(&network, weft)?
+            }
             (_, Some(weaver)) => original(&network, weaver)?,
             (_, None) => continue,
         });
@@ -62,6 +67,9 @@ fn sleeve(network: &Network<'_>, weft: &Path) -> Outcome<Lane> {
         launch.env("WEAVE_NO_FASTDP", "1");
         if network.contestant.is_encrypted() {
             launch.env("WEAVE_PASSWORD", PASSWORD);
+        }
+        if let Some(cipher) = network.contestant.sleeve_cipher() {
+            launch.env(SLEEVE_CIPHER, cipher);
         }
         run(&mut network.pinned(host, &launch))?;
     }

@@ -27,7 +27,11 @@ const ABOUT: &str = "## Beside the original\n\n\
     (control groups). CPU time is that of all processes of all hosts of a path, from control groups; the \
     column \"counted CPU of all\" is its share of the time the whole machine was busy meanwhile, the rest \
     being interrupts on idle cores and programs outside the test. All paths of a table stand at once and \
-    are measured in turn, round after round. Only ratios within one table mean something; differences \
+    are measured in turn, round after round.\n\n\
+    What two Wefts send each other encrypted is sealed with AES-256-GCM where both processors have \
+    instructions for it. In the row \"weft sleeve secretbox\" Weft offers only the original's cipher, NaCl's \
+    secretbox (`--sleeve-cipher secretbox`): that is what a Weft sends to an original.\n\n\
+    Only ratios within one table mean something; differences \
     below 15 % do not.\n";
 
 /// Puts a measured part into the file; `name` is that of its comments.
@@ -159,6 +163,18 @@ mod tests {
         let text = replace(TEXT, "profile", "where it goes").unwrap();
         let added = "more\n\n<!-- profile:begin -->\nwhere it goes\n<!-- profile:end -->\n";
         assert_eq!(text, TEXT.replace("more\n", added));
+    }
+
+    #[test]
+    fn the_introduction_tells_which_row_has_which_cipher() {
+        let text = race("", &[]).unwrap();
+        assert!(
+            text.contains("AES-256-GCM where both processors have"),
+            "{text}"
+        );
+        for name in ["weft sleeve secretbox", "`--sleeve-cipher secretbox`"] {
+            assert_eq!(text.matches(name).count(), 1, "{text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) enum Contestant {
     Raw,
     WeftPlain,
     WeftEncrypted,
+    /// Encrypted, with the one cipher the original knows.
+    WeftSecretbox,
     OriginalPlain,
     OriginalEncrypted,
 }
@@ -126,13 +128,26 @@ impl Part {
         }
     }
 
-    /// Nine plain daemons beside nine encrypted ones would take the measurement's own time.
+    /// Whether what stands for this part serves the other too.
+    pub(super) fn shares_stage_with(self, other: Self) -> bool {
+        self.shape() == other.shape() && self.contestants() == other.contestants()
+    }
+
+    /// Ciphers are told apart where streams keep a core busy with them. Nine plain daemons beside nine encrypted ones would take the measurement's own time.
     pub(super) const fn contestants(self) -> &'static [Contestant] {
         match self {
-            Self::Tcp | Self::Flows | Self::Packets | Self::Relay => &Contestant::ALL,
+            Self::Tcp | Self::Relay => &Contestant::ALL,
+            Self::Flows | Self::Packets => &[
+                Contestant::Raw,
+                Contestant::WeftPlain,
+                Contestant::WeftEncrypted,
+                Contestant::OriginalPlain,
+                Contestant::OriginalEncrypted,
+            ],
             Self::Many => &[
                 Contestant::Raw,
                 Contestant::WeftEncrypted,
+                Contestant::WeftSecretbox,
                 Contestant::OriginalEncrypted,
             ],
         }
@@ -188,10 +203,11 @@ impl Part {
 }
 
 impl Contestant {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Raw,
         Self::WeftPlain,
         Self::WeftEncrypted,
+        Self::WeftSecretbox,
         Self::OriginalPlain,
         Self::OriginalEncrypted,
     ];
@@ -201,6 +217,7 @@ impl Contestant {
             Self::Raw => "raw veth",
             Self::WeftPlain => "weft sleeve plain",
             Self::WeftEncrypted => "weft sleeve encrypted",
+            Self::WeftSecretbox => "weft sleeve secretbox",
             Self::OriginalPlain => "original plain",
             Self::OriginalEncrypted => "original encrypted",
         }
@@ -212,6 +229,7 @@ impl Contestant {
             Self::Raw => "raw",
             Self::WeftPlain => "wp",
             Self::WeftEncrypted => "we",
+            Self::WeftSecretbox => "ws",
             Self::OriginalPlain => "op",
             Self::OriginalEncrypted => "oe",
         }
@@ -222,8 +240,51 @@ impl Contestant {
     }
 
     pub(super) const fn is_encrypted(self) -> bool {
-        matches!(self, Self::WeftEncrypted | Self::OriginalEncrypted)
+        matches!(
+            self,
+            Self::WeftEncrypted | Self::WeftSecretbox | Self::OriginalEncrypted
+        )
     }
+
+    /// The ciphers its daemons are told to offer, whatever the user's own environment says.
+    pub(super) const fn sleeve_cipher(self) -> Option<&'static str> {
+        match self {
+            Self::WeftEncrypted => Some("auto"),
+            Self::WeftSecretbox => Some("secretbox"),
+            Self::Raw | Self::WeftPlain | Self::OriginalPlain | Self::OriginalEncrypted => None,
+        }
+    }
+}
+
+/// A row of Weft and the row of the original it stands beside.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Comparison {
+    /// What tells it from the others, for the reader.
+    pub(super) words: &'static str,
+    pub(super) weft: Contestant,
+    pub(super) original: Contestant,
+}
+
+impl Comparison {
+    pub(super) const ALL: [Self; 3] = [Self::PLAIN, Self::ENCRYPTED, Self::SECRETBOX];
+
+    pub(super) const PLAIN: Self = Self {
+        words: "plain",
+        weft: Contestant::WeftPlain,
+        original: Contestant::OriginalPlain,
+    };
+
+    pub(super) const ENCRYPTED: Self = Self {
+        words: "encrypted",
+        weft: Contestant::WeftEncrypted,
+        original: Contestant::OriginalEncrypted,
+    };
+
+    pub(super) const SECRETBOX: Self = Self {
+        words: "encrypted, with the original's cipher",
+        weft: Contestant::WeftSecretbox,
+        original: Contestant::OriginalEncrypted,
+    };
 }
 
 /// Of `tcp` and `relay`; the goals name them.
@@ -264,6 +325,52 @@ mod tests {
         assert_eq!(plan.parts, [Part::Tcp, Part::Relay]);
         assert_eq!((plan.rounds, plan.weight), (1, 1));
         assert!(!plan.check && !plan.write);
+    }
+
+    #[test]
+    fn the_originals_cipher_has_a_row_beside_the_encrypted_weft_where_streams_are_measured() {
+        for part in Part::ALL {
+            let rows = part.contestants();
+            let at = |row| rows.iter().position(|&contestant| contestant == row);
+            let expected = match part {
+                Part::Tcp | Part::Many | Part::Relay => {
+                    at(Contestant::WeftEncrypted).map(|encrypted| encrypted + 1)
+                }
+                Part::Flows | Part::Packets => None,
+            };
+            assert_eq!(at(Contestant::WeftSecretbox), expected, "{part:?}");
+        }
+    }
+
+    #[test]
+    fn only_parts_with_the_same_rows_share_a_stage() {
+        let stages: Vec<&[Part]> = Part::ALL.chunk_by(|a, b| a.shares_stage_with(*b)).collect();
+        let expected: [&[Part]; 4] = [
+            &[Part::Tcp],
+            &[Part::Flows, Part::Packets],
+            &[Part::Many],
+            &[Part::Relay],
+        ];
+        assert_eq!(stages, expected);
+    }
+
+    #[test]
+    fn the_encrypted_rows_of_weft_differ_in_the_cipher_alone() {
+        let (auto, secretbox) = (Contestant::WeftEncrypted, Contestant::WeftSecretbox);
+        assert!(auto.is_encrypted() && secretbox.is_encrypted());
+        assert!(!auto.is_original() && !secretbox.is_original());
+        assert_eq!(auto.sleeve_cipher(), Some("auto"));
+        assert_eq!(secretbox.sleeve_cipher(), Some("secretbox"));
+    }
+
+    #[test]
+    fn no_two_contestants_share_a_name_or_namespaces() {
+        for (at, one) in Contestant::ALL.iter().enumerate() {
+            for other in &Contestant::ALL[at + 1..] {
+                assert_ne!(one.name(), other.name());
+                assert_ne!(one.tag(), other.tag());
+            }
+        }
     }
 
     #[test]

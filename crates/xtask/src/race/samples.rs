@@ -169,6 +169,11 @@ const CIPHER: &[&str] = &[
     "subtle",
     "ring::",
     "ring_core",
+    // Parts of one function in assembler have names without a prefix.
+    "aesni",
+    "aes_",
+    "gcm",
+    "ghash",
 ];
 
 const COPIES_USER: &[&str] = &["memcpy", "memmove", "memset"];

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::plan::Comparison;
+
 /// What is measured, and how it is shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
@@ -72,21 +74,17 @@ impl Table {
         self.rows[row].samples.push(sample);
     }
 
-    /// Weft's median in a column divided by the original's, if both took part. `kind` is "plain" or
-    /// "encrypted".
-    pub(super) fn ratio(&self, kind: &str, column: &Column) -> Option<f64> {
+    /// Weft's median in a column divided by the original's, if both took part.
+    pub(super) fn ratio(&self, rows: &Comparison, column: &Column) -> Option<f64> {
         let at = self.columns.iter().position(|c| c.title == column.title)?;
         let median = |who: &str| {
-            let row = self
-                .rows
-                .iter()
-                .find(|row| row.name == format!("{who} {kind}"))?;
+            let row = self.rows.iter().find(|row| row.name == who)?;
             row.summary(at).map(|summary| summary.median)
         };
-        Some(median("weft sleeve")? / median("original")?)
+        Some(median(rows.weft.name())? / median(rows.original.name())?)
     }
 
-    /// The table, and a sentence for each kind that has both Weft and the original.
+    /// The table, and a sentence for each comparison that has both Weft and the original.
     pub(super) fn render(&self) -> String {
         let mut text = String::from("| path |");
         let mut rule = String::from("|---|");
@@ -113,24 +111,24 @@ impl Table {
             }
             text.push('\n');
         }
-        for kind in ["plain", "encrypted"] {
-            let parts: Vec<String> = self.sentences(kind);
+        for rows in &Comparison::ALL {
+            let parts: Vec<String> = self.sentences(rows);
             if !parts.is_empty() {
-                let parts = parts.join(", ");
+                let (words, parts) = (rows.words, parts.join(", "));
                 let _ = write!(
                     text,
-                    "\nWeft's sleeve to the original's, {kind}: {parts}.\n"
+                    "\nWeft's sleeve to the original's, {words}: {parts}.\n"
                 );
             }
         }
         text
     }
 
-    fn sentences(&self, kind: &str) -> Vec<String> {
+    fn sentences(&self, rows: &Comparison) -> Vec<String> {
         let columns = self.columns.iter();
         columns
             .filter_map(|column| {
-                let number = self.ratio(kind, column)?;
+                let number = self.ratio(rows, column)?;
                 column.ratio.map(|ratio| match ratio {
                     Ratio::Times(words) => format!("{number:.1} times {words}"),
                     Ratio::Of(words) => format!("{number:.2} of {words}"),
@@ -189,12 +187,18 @@ pub(super) mod tests {
 
     fn table() -> Table {
         const COLUMNS: &[Column] = &[SPEED, COST];
-        let names = ["raw veth", "weft sleeve encrypted", "original encrypted"];
+        let names = [
+            "raw veth",
+            "weft sleeve encrypted",
+            "weft sleeve secretbox",
+            "original encrypted",
+        ];
         let mut table = Table::new(COLUMNS, &names);
         for value in [3.0, 1.0, 2.0] {
             table.add(0, vec![value * 4.0, f64::NAN]);
             table.add(1, vec![value, value * 10.0]);
-            table.add(2, vec![value / 20.0, value * 100.0]);
+            table.add(2, vec![value / 2.0, value * 20.0]);
+            table.add(3, vec![value / 20.0, value * 100.0]);
         }
         table
     }
@@ -223,15 +227,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn ratios_are_told_for_kinds_that_have_both() {
+    fn ratios_are_told_for_comparisons_that_have_both() {
         let table = table();
-        assert_eq!(table.ratio("encrypted", &SPEED), Some(20.0));
-        assert_eq!(table.ratio("plain", &SPEED), None);
+        assert_eq!(table.ratio(&Comparison::ENCRYPTED, &SPEED), Some(20.0));
+        assert_eq!(table.ratio(&Comparison::SECRETBOX, &SPEED), Some(10.0));
+        assert_eq!(table.ratio(&Comparison::PLAIN, &SPEED), None);
         let text = table.render();
-        assert!(
-            text.contains("encrypted: 20.0 times the speed, 0.10 of the cost.\n"),
-            "{text}"
-        );
+        for sentence in [
+            "encrypted: 20.0 times the speed, 0.10 of the cost.\n",
+            "encrypted, with the original's cipher: 10.0 times the speed, 0.20 of the cost.\n",
+        ] {
+            assert!(text.contains(sentence), "{text}");
+        }
         assert!(!text.contains("plain:"), "{text}");
     }
 }

@@ -61,6 +61,7 @@ fn user_code_is_sorted_by_where_it_is_from() {
         weft("dryoc::poly1305::poly1305_x86_64::hot_loop44"),
         Work::Cipher
     );
+    assert_eq!(weft("_aesni_ctr32_ghash_6x"), Work::Cipher);
     assert_eq!(weft("overlay::segment::SuperFrame::write"), Work::Ours);
     assert_eq!(weft("__memmove_avx_unaligned"), Work::Copies);
     assert_eq!(
