@@ -183,6 +183,9 @@ pub struct Attrs {
     pub mtu: Option<usize>,
     /// Overlay in use.
     pub name: String,
+    /// What seals datagrams, if anything does; Weft only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cipher: Option<String>,
     /// Why this overlay was chosen; Weft only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

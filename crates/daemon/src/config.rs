@@ -49,6 +49,8 @@ pub struct MeshOptions {
     pub nickname: String,
     /// Passphrase.
     pub password: Option<Password>,
+    /// What may seal datagrams between Wefts.
+    pub sleeve_cipher: SleeveCipher,
     /// Subnets in which connections are not encrypted.
     pub trusted_subnets: Vec<TrustedSubnet>,
     /// Whether to dial peers learned from others.
@@ -59,6 +61,39 @@ pub struct MeshOptions {
     pub resume: bool,
     /// Peers to connect to.
     pub peers: Vec<String>,
+}
+
+/// What may seal datagrams between Wefts (docs/sleeve-cipher.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SleeveCipher {
+    /// AES-256-GCM where both processors have instructions for it, else secretbox.
+    #[default]
+    Auto,
+    /// The original's secretbox, as towards originals.
+    Secretbox,
+}
+
+impl SleeveCipher {
+    /// Whether we offer AES-256-GCM. Without its instructions it would be slow.
+    pub fn offers_aes_gcm(self) -> bool {
+        self == Self::Auto && has_aes_instructions()
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_aes_instructions() -> bool {
+    is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_aes_instructions() -> bool {
+    use std::arch::is_aarch64_feature_detected;
+    is_aarch64_feature_detected!("aes") && is_aarch64_feature_detected!("pmull")
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+const fn has_aes_instructions() -> bool {
+    false
 }
 
 /// Options of address allocation.

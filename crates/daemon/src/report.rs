@@ -179,12 +179,15 @@ fn live_connection(
     );
     let attrs = Attrs {
         encrypted: tunnel
-            .is_some_and(|tunnel| tunnel.encrypted)
+            .is_some_and(|tunnel| tunnel.cipher.is_some())
             .then_some(true),
         mtu: tunnel
             .map(|tunnel| tunnel.mtu_bytes)
             .filter(|&bytes| bytes > 0),
         name: overlay.to_owned(),
+        cipher: tunnel
+            .and_then(|tunnel| tunnel.cipher)
+            .map(|cipher| cipher.name().to_owned()),
         reason: tunnel.map(|tunnel| tunnel.reason.to_owned()),
     };
     Connection {

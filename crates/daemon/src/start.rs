@@ -19,7 +19,7 @@ use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
-use overlay::table::TunnelEvent;
+use overlay::table::{Cipher, TunnelEvent};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -492,6 +492,9 @@ fn node_config(mesh: &MeshOptions, name: PeerName) -> node::Config {
     config.port = mesh.port;
     config.min_protocol_version = mesh.min_protocol_version;
     config.max_protocol_version = mesh.max_protocol_version;
+    if mesh.sleeve_cipher.offers_aes_gcm() {
+        config.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+    }
     config.trusted_subnets = mesh.trusted_subnets.clone();
     config.conn_limit = mesh.conn_limit;
     config.discovery = mesh.discovery;

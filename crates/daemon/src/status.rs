@@ -128,6 +128,9 @@ fn attributes(attrs: &Attrs) -> String {
     if let Some(mtu) = attrs.mtu {
         words.push(format!("mtu={mtu}"));
     }
+    if let Some(cipher) = &attrs.cipher {
+        words.push(format!("cipher={cipher}"));
+    }
     if let Some(reason) = &attrs.reason {
         words.push(format!("reason={reason}"));
     }

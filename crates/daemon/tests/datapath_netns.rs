@@ -20,7 +20,7 @@ use daemon::datapath::{Datapath, DatapathConfig};
 use linux::netns::{Netns, run_in};
 use nacl::SessionKey;
 use overlay::table::{
-    ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId,
+    Cipher, ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId,
 };
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::mpsc::Receiver;
@@ -193,6 +193,7 @@ impl Lab {
                 id: TunnelId(m as u64),
                 remote: name(m),
                 key: encrypted.then(|| Arc::new(SessionKey::from_bytes([cable as u8; 32]))),
+                cipher: [Cipher::Secretbox, Cipher::AesGcm][cable as usize % 2],
                 outbound: n < m,
                 remote_address: Some(address),
                 carries_traffic: true,

@@ -15,7 +15,7 @@ use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::mac::MacTable;
 use overlay::segment::{SuperFrame, VnetHeader};
-use overlay::table::{ForwardingTable, Tunnel, TunnelEvent, TunnelId};
+use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent, TunnelId};
 use wire::PeerName;
 use wire::sleeve::{
     DatagramError, FRAME_HEADER_BYTES, Frames, UDP_PAYLOAD_MAX_BYTES, parse_datagram,
@@ -55,6 +55,7 @@ fn tunnel(n: usize, outbound: bool, flags: u8) -> Tunnel {
         id: TunnelId(n as u64 + 1),
         remote: PEERS[n],
         key: (n > 0).then(|| Arc::new(SessionKey::from_bytes([n as u8; 32]))),
+        cipher: [Cipher::Secretbox, Cipher::AesGcm][usize::from(flags >> 6 & 1)],
         outbound,
         remote_address: (flags & 1 == 0 || n == 0).then(|| address(n as u8 + 1)),
         carries_traffic: flags & 2 == 0 || n < 2,
@@ -136,8 +137,7 @@ impl World {
                 &mut self.far,
             );
         }
-        self.capture
-            .flush(&self.program, &self.counters, &mut self.far);
+        self.capture.flush(&self.counters, &mut self.far);
         outcome
     }
 

@@ -20,7 +20,7 @@ use ipam::status::IpamStatus;
 use ipam::{Answer, ContainerEvent, Request};
 use mesh::status::MeshStatus;
 use mesh::{DirectPeer, LinkId};
-use overlay::table::{ForwardingTable, Probe, TunnelEvent};
+use overlay::table::{Cipher, ForwardingTable, Probe, TunnelEvent};
 use wire::PeerName;
 
 /// Correlates a command with its reply.
@@ -198,8 +198,8 @@ pub struct TunnelStatus {
     pub remote: PeerName,
     /// Overlay in use: `sleeve`, or `none`.
     pub name: String,
-    /// Whether the data plane is encrypted.
-    pub encrypted: bool,
+    /// What seals the data plane; `None`: in clear.
+    pub cipher: Option<Cipher>,
     /// Overlay MTU, bytes.
     pub mtu_bytes: usize,
     /// Why this overlay was chosen, a stable word such as `only-common`.

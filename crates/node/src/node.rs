@@ -12,7 +12,7 @@ use allocation::Allocation;
 use ipam::Ipam;
 use mesh::{Connection, LinkId, Mesh, MeshConfig, MeshOutput, TrustedSubnet};
 use overlay::switch::TunnelKind;
-use overlay::table::{ForwardingTable, Probe};
+use overlay::table::{Cipher, ForwardingTable, Probe};
 use overlay::{ConnectionId, ConnectionParams, Overlay, OverlayOutput, Protection};
 use wire::PeerName;
 
@@ -71,6 +71,8 @@ pub struct Node {
     allocation: Option<Allocation>,
     us: PeerName,
     encrypts: bool,
+    /// Whether we announce that datagrams to us may be sealed by AES-256-GCM.
+    offers_aes_gcm: bool,
     trusted_subnets: Vec<TrustedSubnet>,
     links: BTreeMap<ConnectionId, LinkId>,
     routes: Routes,
@@ -106,12 +108,16 @@ impl Node {
         mesh_config.overlays = Overlay::announced(&tunnels);
         let us = mesh_config.name;
         let encrypts = mesh_config.password.is_some();
+        let words = &mesh_config.weft_capabilities;
+        let offers_aes_gcm =
+            mesh_config.announce_weft && words.iter().any(|word| word == Cipher::AES_GCM_WORD);
         let trusted_subnets = mesh_config.trusted_subnets.clone();
         let mut mesh = Mesh::new(mesh_config, seed, now);
         let allocation = ipam.map(|ipam| Allocation::new(ipam, &mut mesh));
         let mut node = Self {
             us,
             encrypts,
+            offers_aes_gcm,
             trusted_subnets,
             mesh,
             allocation,
@@ -199,7 +205,7 @@ impl Node {
                 link: *self.links.get(&tunnel.id).expect("each tunnel has a link"),
                 remote: tunnel.remote,
                 name: tunnel.name.to_owned(),
-                encrypted: tunnel.encrypted,
+                cipher: tunnel.cipher,
                 mtu_bytes: tunnel.mtu_bytes,
                 reason: tunnel.reason,
             });
@@ -391,6 +397,14 @@ impl Node {
             connection.data_key.is_some() || !self.encrypts || trusted,
             "a data plane that should be encrypted has a key"
         );
+        let weft = connection.features.weft.as_ref();
+        let both_offer =
+            self.offers_aes_gcm && weft.is_some_and(|weft| weft.has(Cipher::AES_GCM_WORD));
+        let cipher = if both_offer {
+            Cipher::AesGcm
+        } else {
+            Cipher::Secretbox
+        };
         let id = connection_id(connection.link);
         self.links.insert(id, connection.link);
         let params = ConnectionParams {
@@ -402,7 +416,7 @@ impl Node {
             uid: connection.uid,
             protection: connection
                 .data_key
-                .map_or(Protection::Clear, Protection::Sealed),
+                .map_or(Protection::Clear, |key| Protection::Sealed(key, cipher)),
             overlays: connection.features.overlays,
         };
         let now = self.now;

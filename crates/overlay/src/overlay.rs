@@ -13,7 +13,7 @@ use wire::message::OverlayControl;
 
 use crate::sleeve::SleeveConfig;
 use crate::switch::{Switch, SwitchError, SwitchOutput, TunnelKind};
-use crate::table::{Probe, Tunnel, TunnelEvent, TunnelId};
+use crate::table::{Cipher, Probe, Tunnel, TunnelEvent, TunnelId};
 
 /// Names a connection for the life of the process; the caller's link number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +25,17 @@ pub enum Protection {
     /// In clear: no password, or mutually trusted.
     Clear,
     /// Sealed under this key.
-    Sealed(Arc<SessionKey>),
+    Sealed(Arc<SessionKey>, Cipher),
+}
+
+impl Protection {
+    /// What seals datagrams, if anything does.
+    pub const fn cipher(&self) -> Option<Cipher> {
+        match self {
+            Self::Clear => None,
+            Self::Sealed(_, cipher) => Some(*cipher),
+        }
+    }
 }
 
 /// What the overlay needs to know about a connection.
@@ -86,8 +96,8 @@ pub struct ConnectionStatus {
     pub remote: PeerName,
     /// Name of the overlay in use, or `none`.
     pub name: &'static str,
-    /// Whether the data plane is sealed.
-    pub encrypted: bool,
+    /// What seals the data plane; `None`: in clear.
+    pub cipher: Option<Cipher>,
     /// Overlay MTU, bytes; 0 if there is no tunnel.
     pub mtu_bytes: usize,
     /// Why this overlay: a stable word.
@@ -152,7 +162,7 @@ impl Overlay {
             remote_address: params.remote_address,
             outbound: params.outbound,
             uid: params.uid,
-            encrypted: matches!(params.protection, Protection::Sealed(_)),
+            encrypted: params.protection.cipher().is_some(),
         };
         let theirs = params.overlays.as_deref();
         let theirs = theirs.filter(|_| !self.kinds.is_empty());
@@ -336,8 +346,9 @@ impl Connection {
             remote: self.remote,
             key: match &self.protection {
                 Protection::Clear => None,
-                Protection::Sealed(key) => Some(Arc::clone(key)),
+                Protection::Sealed(key, _) => Some(Arc::clone(key)),
             },
+            cipher: self.protection.cipher().unwrap_or_default(),
             outbound: self.outbound,
             remote_address: sleeve.remote_address(),
             carries_traffic: self.switch.best() == Some(TunnelKind::Sleeve),
@@ -354,7 +365,7 @@ impl Connection {
             id,
             remote: self.remote,
             name: self.switch.best().map_or("none", TunnelKind::name),
-            encrypted: matches!(self.protection, Protection::Sealed(_)),
+            cipher: self.protection.cipher(),
             mtu_bytes: mtu,
             reason: self.switch.reason(),
         }

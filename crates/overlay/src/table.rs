@@ -30,6 +30,30 @@ pub struct ForwardingTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TunnelId(pub u64);
 
+/// What seals the datagrams of a connection. Links are always sealed as the original does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Cipher {
+    /// XSalsa20-Poly1305, the original's (spec/sleeve.md 3).
+    #[default]
+    Secretbox,
+    /// AES-256-GCM, between two Wefts that both announce [`Cipher::AES_GCM_WORD`]
+    /// (docs/sleeve-cipher.md).
+    AesGcm,
+}
+
+impl Cipher {
+    /// Capability word of a Weft that wants datagrams sealed by AES-256-GCM.
+    pub const AES_GCM_WORD: &str = "aes-gcm";
+
+    /// Name for `status`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secretbox => "xsalsa20-poly1305",
+            Self::AesGcm => "aes-256-gcm",
+        }
+    }
+}
+
 /// How to reach one neighbour by sleeve.
 #[derive(Clone)]
 pub struct Tunnel {
@@ -39,6 +63,8 @@ pub struct Tunnel {
     pub remote: PeerName,
     /// Session key, or `None` when the data plane is in clear (no password, or mutually trusted).
     pub key: Option<Arc<SessionKey>>,
+    /// Which cipher the key is for.
+    pub cipher: Cipher,
     /// Whether we dialled the connection: bit 7 of the nonce of what we send.
     pub outbound: bool,
     /// Where datagrams go, once known (inbound connections learn it from the first heartbeat).

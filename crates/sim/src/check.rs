@@ -275,7 +275,7 @@ impl<'w> Observer<'w> {
                 }
                 let path: PathMtu = self.world.network.path_mtu(site, other);
                 let ip = self.plan.sites[other].ip;
-                let expected = path.bytes - overhead_bytes(ip, tunnel.encrypted);
+                let expected = path.bytes - overhead_bytes(ip, tunnel.cipher.is_some());
                 let mtu = published.mtu_bytes;
                 if mtu > expected || !disturbed && mtu != expected {
                     return Err(format!(

@@ -9,6 +9,7 @@ use ipam::rows::Change;
 use ipam::{Ipam, IpamConfig};
 use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, RequestId};
+use overlay::table::Cipher;
 
 use crate::addresses::ledger::Promises;
 use crate::forwarder::Forwarder;
@@ -181,6 +182,7 @@ impl Host {
         mesh.conn_limit = site.conn_limit;
         mesh.discovery = site.discovery;
         mesh.announce_weft = site.weft;
+        mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
         Config::new(mesh)
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use daemon::config::{
     Config, DEFAULT_PORT, HostOptions, HttpOptions, MTU_WITHOUT_FASTDP_BYTES, MeshOptions,
+    SleeveCipher,
 };
 use linux::bridge::{DEFAULT_BRIDGE, DEFAULT_MTU_BYTES};
 use mesh::{Password, TrustedSubnet};
@@ -46,6 +47,11 @@ pub(crate) const FLAGS: &[Flag] = &[
         "password-file",
         "PATH",
         "read the passphrase from a file; - for input",
+    ),
+    value(
+        "sleeve-cipher",
+        "auto|secretbox",
+        "seal datagrams between Wefts by AES-256-GCM if both can, or as the original does (auto)",
     ),
     value(
         "trusted-subnets",
@@ -301,6 +307,7 @@ impl Options {
             name,
             nickname: nickname(parsed),
             password: password.and_then(|secret| Password::new(secret.0.as_bytes())),
+            sleeve_cipher: sleeve_cipher(parsed.last("sleeve-cipher"))?,
             trusted_subnets: trusted_subnets(parsed.last("trusted-subnets").unwrap_or_default())?,
             discovery: !parsed.is_on("no-discovery"),
             conn_limit: number(parsed, "conn-limit")?.unwrap_or(200) as usize,
@@ -446,6 +453,20 @@ fn max_protocol_version(lowest: u32) -> Result<u8, Failure> {
                 "invalid WEFT_MAX_PROTOCOL_VERSION {text:?}: use 1 or 2, not below the minimum"
             ),
         )),
+    }
+}
+
+fn sleeve_cipher(given: Option<&str>) -> Result<SleeveCipher, Failure> {
+    let given = given
+        .map(str::to_owned)
+        .or_else(|| environment("WEFT_SLEEVE_CIPHER"));
+    match given.as_deref() {
+        None | Some("" | "auto") => Ok(SleeveCipher::Auto),
+        Some("secretbox") => Ok(SleeveCipher::Secretbox),
+        Some(text) => {
+            let message = format!("invalid sleeve cipher {text:?}: use auto or secretbox");
+            Err(Failure::exit(1, message))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
+use daemon::config::SleeveCipher;
 use lab::host::Host;
 use lab::patience::holds_for;
 use lab::traffic::{assert_no_pings, assert_pings, transfer, wait_ping};
@@ -155,6 +156,46 @@ fn status_says_that_a_connection_is_encrypted() {
     assert!(status.contains("encrypted   sleeve"), "{status}");
     let summary = hosts[1].weft(&["status"]).ok();
     assert!(summary.contains("Encryption: enabled"), "{summary}");
+}
+
+/// Whatever each offers, two Wefts agree on what seals their datagrams.
+#[test]
+fn two_wefts_seal_datagrams_by_what_both_offer() {
+    let Some(lab) = Lab::encrypted() else { return };
+    let hosts = lab.hosts(["a", "b"]);
+    let capture = lab.capture();
+    let only_original = ["--sleeve-cipher", "secretbox"];
+    let rounds: [(&[&str], &str); 3] = [
+        (&[], best_cipher()),
+        (&only_original, "cipher=xsalsa20-poly1305"),
+        (&["--sleeve-cipher=auto"], best_cipher()),
+    ];
+    let address = hosts[0].address(0);
+    hosts[0].launch(&[]);
+    hosts[1].launch(&[]);
+    let one = lab.attached(&hosts[0], "c", &["10.32.0.1/24"]);
+    let two = lab.attached(&hosts[1], "c", &["10.32.0.2/24"]);
+    for (options, expected) in rounds {
+        hosts[1].weft(&["stop"]).ok();
+        hosts[1].launch(&[options, &[&address]].concat());
+        for host in &hosts {
+            host.wait_status("connections", |status| status.contains(expected));
+        }
+        wait_ping(&one.namespace, "10.32.0.2");
+        transfer(&one.namespace, &two.namespace, "10.32.0.2", 1_000_000);
+        transfer(&two.namespace, &one.namespace, "10.32.0.1", 1_000_000);
+    }
+    assert_eq!(capture.marker_count(), 0);
+}
+
+/// What two Wefts on this machine agree on.
+fn best_cipher() -> &'static str {
+    let has_aes = SleeveCipher::Auto.offers_aes_gcm();
+    if has_aes {
+        "cipher=aes-256-gcm"
+    } else {
+        "cipher=xsalsa20-poly1305"
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh::{DirectPeer, GossipContent, Password};
-use overlay::table::{ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId};
+use overlay::table::{Cipher, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId};
 
 use super::*;
 
@@ -277,6 +277,47 @@ fn with_a_password_every_published_tunnel_has_the_same_key_at_both_ends() {
 }
 
 #[test]
+fn datagrams_are_sealed_by_aes_gcm_only_where_both_ends_offer_it() {
+    for offers in [[true, true], [true, false], [false, true], [false, false]] {
+        let mut n = 0;
+        let configs = offers.map(|offers| {
+            n += 1;
+            let mut config = config(n, "secret");
+            if offers {
+                config.mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+            }
+            config
+        });
+        let mut pair = Pair::new(configs);
+        pair.run_for(Duration::from_secs(3));
+        let expected = if offers == [true, true] {
+            Cipher::AesGcm
+        } else {
+            Cipher::Secretbox
+        };
+        for n in 0..2 {
+            assert_eq!(pair.tunnel(n).unwrap().cipher, expected, "{offers:?}");
+            let status = pair.nodes[n].status(pair.now);
+            assert_eq!(status.tunnels[0].cipher, Some(expected));
+        }
+    }
+}
+
+#[test]
+fn a_weft_that_is_not_announced_uses_the_cipher_of_the_original() {
+    let mut configs = [config(1, "secret"), config(2, "secret")];
+    for config in &mut configs {
+        config.mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+    }
+    configs[0].mesh.announce_weft = false;
+    let mut pair = Pair::new(configs);
+    pair.run_for(Duration::from_secs(3));
+    for n in 0..2 {
+        assert_eq!(pair.tunnel(n).unwrap().cipher, Cipher::Secretbox);
+    }
+}
+
+#[test]
 fn only_mutual_trust_leaves_the_data_plane_in_clear() {
     for (trusting, expected) in [([true, true], false), ([true, false], true)] {
         let mut n = 0;
@@ -294,7 +335,7 @@ fn only_mutual_trust_leaves_the_data_plane_in_clear() {
         for n in 0..2 {
             assert_eq!(pair.tunnel(n).unwrap().key.is_some(), expected);
             assert_eq!(
-                pair.nodes[n].status(pair.now).tunnels[0].encrypted,
+                pair.nodes[n].status(pair.now).tunnels[0].cipher.is_some(),
                 expected
             );
         }

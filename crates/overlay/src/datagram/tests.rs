@@ -19,6 +19,7 @@ fn tunnel(key: Option<Arc<SessionKey>>, outbound: bool) -> Tunnel {
         id: TunnelId(1),
         remote: REMOTE,
         key,
+        cipher: Cipher::default(),
         outbound,
         remote_address: None,
         carries_traffic: true,
@@ -244,6 +245,81 @@ fn numbers_end_before_the_space_does() {
         assert_eq!((is_all, sent), (false, expected));
         assert!(lane.is_idle());
     }
+}
+
+fn gcm_tunnel(key: &Arc<SessionKey>, outbound: bool) -> Tunnel {
+    Tunnel {
+        cipher: Cipher::AesGcm,
+        ..tunnel(Some(Arc::clone(key)), outbound)
+    }
+}
+
+/// The vectors were made by another implementation of AES-GCM and HKDF (docs/sleeve-cipher.md).
+#[test]
+fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
+    let vectors: Vec<serde_json::Value> =
+        serde_json::from_str(include_str!("../../testdata/sleeve-aes-gcm.json")).unwrap();
+    assert_eq!(vectors.len(), 3);
+    for vector in vectors {
+        let key = key(vector["key"].as_str().unwrap());
+        let outbound = vector["dialler"].as_bool().unwrap();
+        let is_df = vector["df"].as_bool().unwrap();
+        let sender = gcm_tunnel(&key, outbound);
+        let number = vector["number"].as_u64().unwrap();
+        let session = Arc::new(Session::with_counters_at(&sender, number));
+        let mut lane = Lane::new();
+        lane.begin(US, &session, &Arc::new(sender), is_df);
+        let frame = unhex(vector["frame"].as_str().unwrap());
+        append(&mut lane, &frame).unwrap();
+        let (mut datagrams, _) = flush(&mut lane);
+        let expected = unhex(vector["datagram"].as_str().unwrap());
+        assert_eq!(datagrams, [expected], "{vector}");
+        let receiver = Session::new(&gcm_tunnel(&key, !outbound));
+        assert_eq!(receiver.open(&mut datagrams[0]), Ok(true));
+        let body = &datagrams[0][receiver.header_bytes()..];
+        let frames: Vec<_> = Frames::new(body).map(|f| f.unwrap().frame).collect();
+        assert_eq!(frames, [&frame[..]]);
+    }
+}
+
+/// F21, F45: also under the cipher between Wefts.
+#[test]
+fn datagrams_between_wefts_open_once_whole_and_in_their_direction() {
+    let key = key(&"42".repeat(32));
+    let (mut lane, session) = lane(gcm_tunnel(&key, true), true);
+    append(&mut lane, &[7; 100]).unwrap();
+    let (datagrams, _) = flush(&mut lane);
+    let fresh = || datagrams[0].clone();
+    assert_eq!(
+        session.open(&mut fresh()),
+        Err(DatagramError::Undecryptable),
+        "its own, sent back"
+    );
+    let as_original = Session::new(&tunnel(Some(Arc::clone(&key)), false));
+    assert_eq!(
+        as_original.open(&mut fresh()),
+        Err(DatagramError::Undecryptable)
+    );
+    let receiver = Session::new(&gcm_tunnel(&key, false));
+    for at in 6..datagrams[0].len() {
+        let mut bad = fresh();
+        bad[at] ^= 1;
+        assert_eq!(receiver.open(&mut bad), Err(DatagramError::Undecryptable));
+    }
+    for len in 6..30 {
+        assert!(receiver.open(&mut fresh()[..len]).is_err(), "{len}");
+    }
+    assert_eq!(receiver.open(&mut fresh()), Ok(true));
+    assert_eq!(receiver.open(&mut fresh()), Ok(false));
+}
+
+#[test]
+fn numbers_under_aes_gcm_end_where_its_safety_would_wear_off() {
+    let tunnel = gcm_tunnel(&key(&"42".repeat(32)), true);
+    let session = Session::with_counters_at(&tunnel, GCM_COUNTER_MAX - 1);
+    assert_eq!(session.next_number(true), Some(GCM_COUNTER_MAX - 1));
+    assert_eq!(session.next_number(true), None);
+    assert_eq!(session.next_number(false), Some(GCM_COUNTER_MAX - 1));
 }
 
 /// F49: at 1.5 million datagrams per second.

@@ -124,6 +124,7 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::Cipher;
 
     fn table(id: u64) -> Arc<ForwardingTable> {
         let remote = PeerName::from_u64(2);
@@ -131,6 +132,7 @@ mod tests {
             id: TunnelId(id),
             remote,
             key: None,
+            cipher: Cipher::default(),
             outbound: false,
             remote_address: None,
             carries_traffic: true,

@@ -1,7 +1,7 @@
 //! Tests of the forwarding decision.
 
 use super::*;
-use crate::table::TunnelId;
+use crate::table::{Cipher, TunnelId};
 use crate::testing::{sleeve_vectors, unhex};
 
 fn name(n: u64) -> PeerName {
@@ -19,6 +19,7 @@ fn tunnel(remote: u64) -> Tunnel {
         id: TunnelId(remote),
         remote: name(remote),
         key: None,
+        cipher: Cipher::default(),
         outbound: true,
         remote_address: Some("192.0.2.1:6783".parse().unwrap()),
         carries_traffic: true,
