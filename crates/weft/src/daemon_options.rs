@@ -49,11 +49,6 @@ pub(crate) const FLAGS: &[Flag] = &[
         "read the passphrase from a file; - for input",
     ),
     value(
-        "sleeve-cipher",
-        "auto|secretbox",
-        "seal datagrams between Wefts by AES-256-GCM if both can, or as the original does (auto)",
-    ),
-    value(
         "trusted-subnets",
         "CIDR,…",
         "do not encrypt between addresses in these subnets",
@@ -307,7 +302,7 @@ impl Options {
             name,
             nickname: nickname(parsed),
             password: password.and_then(|secret| Password::new(secret.0.as_bytes())),
-            sleeve_cipher: sleeve_cipher(parsed.last("sleeve-cipher"))?,
+            sleeve_cipher: sleeve_cipher()?,
             trusted_subnets: trusted_subnets(parsed.last("trusted-subnets").unwrap_or_default())?,
             discovery: !parsed.is_on("no-discovery"),
             conn_limit: number(parsed, "conn-limit")?.unwrap_or(200) as usize,
@@ -456,15 +451,14 @@ fn max_protocol_version(lowest: u32) -> Result<u8, Failure> {
     }
 }
 
-fn sleeve_cipher(given: Option<&str>) -> Result<SleeveCipher, Failure> {
-    let given = given
-        .map(str::to_owned)
-        .or_else(|| environment("WEFT_SLEEVE_CIPHER"));
-    match given.as_deref() {
-        None | Some("" | "auto") => Ok(SleeveCipher::Auto),
+/// `WEFT_SLEEVE_CIPHER`: to rehearse, between Wefts, what they do with originals. Nothing a user has
+/// to choose.
+fn sleeve_cipher() -> Result<SleeveCipher, Failure> {
+    match environment("WEFT_SLEEVE_CIPHER").as_deref() {
+        None | Some("auto") => Ok(SleeveCipher::Auto),
         Some("secretbox") => Ok(SleeveCipher::Secretbox),
         Some(text) => {
-            let message = format!("invalid sleeve cipher {text:?}: use auto or secretbox");
+            let message = format!("invalid WEFT_SLEEVE_CIPHER {text:?}: use auto or secretbox");
             Err(Failure::exit(1, message))
         }
     }

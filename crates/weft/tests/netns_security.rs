@@ -164,20 +164,22 @@ fn two_wefts_seal_datagrams_by_what_both_offer() {
     let Some(lab) = Lab::encrypted() else { return };
     let hosts = lab.hosts(["a", "b"]);
     let capture = lab.capture();
-    let only_original = ["--sleeve-cipher", "secretbox"];
-    let rounds: [(&[&str], &str); 3] = [
-        (&[], best_cipher()),
-        (&only_original, "cipher=xsalsa20-poly1305"),
-        (&["--sleeve-cipher=auto"], best_cipher()),
+    let rounds = [
+        ("auto", best_cipher()),
+        ("secretbox", "cipher=xsalsa20-poly1305"),
+        ("auto", best_cipher()),
     ];
     let address = hosts[0].address(0);
     hosts[0].launch(&[]);
     hosts[1].launch(&[]);
     let one = lab.attached(&hosts[0], "c", &["10.32.0.1/24"]);
     let two = lab.attached(&hosts[1], "c", &["10.32.0.2/24"]);
-    for (options, expected) in rounds {
+    for (offered, expected) in rounds {
         hosts[1].weft(&["stop"]).ok();
-        hosts[1].launch(&[options, &[&address]].concat());
+        let mut launch = hosts[1].command();
+        launch.env("WEFT_SLEEVE_CIPHER", offered);
+        let launched = launch.args(["launch", &address]).status();
+        assert!(launched.is_ok_and(|status| status.success()));
         for host in &hosts {
             host.wait_status("connections", |status| status.contains(expected));
         }
