@@ -176,10 +176,8 @@ fn two_wefts_seal_datagrams_by_what_both_offer() {
     let two = lab.attached(&hosts[1], "c", &["10.32.0.2/24"]);
     for (offered, expected) in rounds {
         hosts[1].weft(&["stop"]).ok();
-        let mut launch = hosts[1].command();
-        launch.env("WEFT_SLEEVE_CIPHER", offered);
-        let launched = launch.args(["launch", &address]).status();
-        assert!(launched.is_ok_and(|status| status.success()));
+        hosts[1].set_environment("WEFT_SLEEVE_CIPHER", offered);
+        hosts[1].launch(&[&address]);
         for host in &hosts {
             host.wait_status("connections", |status| status.contains(expected));
         }

@@ -19,6 +19,8 @@ pub(crate) struct Host {
     pub(crate) namespace: Namespace,
     directory: PathBuf,
     password: RefCell<Option<String>>,
+    /// What else its daemons find in their environment.
+    environment: RefCell<Vec<(String, String)>>,
     interfaces: Cell<usize>,
     addresses: RefCell<Vec<String>>,
 }
@@ -68,6 +70,7 @@ impl Host {
             namespace,
             directory,
             password,
+            environment: RefCell::default(),
             interfaces: Cell::new(0),
             addresses: RefCell::new(Vec::new()),
         }
@@ -124,6 +127,13 @@ impl Host {
         *self.password.borrow_mut() = password.map(str::to_owned);
     }
 
+    /// Gives daemons launched from now on this environment variable.
+    pub(crate) fn set_environment(&self, name: &str, value: &str) {
+        let mut environment = self.environment.borrow_mut();
+        environment.retain(|(known, _)| known != name);
+        environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// The command line, to be run on this host.
     pub(crate) fn command(&self) -> Command {
         let mut command = self.namespace.command(env!("CARGO_BIN_EXE_weft"));
@@ -157,6 +167,7 @@ impl Host {
         if let Some(password) = self.password.borrow().as_deref() {
             command.env("WEAVE_PASSWORD", password);
         }
+        command.envs(self.environment.borrow().iter().cloned());
         command.args([
             "launch",
             "--nickname",
