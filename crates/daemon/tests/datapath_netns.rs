@@ -193,7 +193,7 @@ impl Lab {
                 id: TunnelId(m as u64),
                 remote: name(m),
                 key: encrypted.then(|| Arc::new(SessionKey::from_bytes([cable as u8; 32]))),
-                cipher: [Cipher::Secretbox, Cipher::AesGcm][cable as usize % 2],
+                cipher: [Cipher::Secretbox, Cipher::AesGcm][cable % 2],
                 outbound: n < m,
                 remote_address: Some(address),
                 carries_traffic: true,

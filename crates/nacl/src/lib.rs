@@ -25,7 +25,7 @@ mod gcm;
 mod key;
 mod secretbox;
 
-pub use gcm::GcmKey;
+pub use gcm::GcmKeys;
 pub use key::{KeyPair, SessionKey, WeakKeyError};
 pub use secretbox::{DirectionKey, OpenError, open_in_place, seal};
 

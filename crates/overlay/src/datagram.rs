@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nacl::{DirectionKey, GcmKey, OpenError, SessionKey};
+use nacl::{DirectionKey, GcmKeys, OpenError, SessionKey};
 use wire::PeerName;
 use wire::sleeve::{
     COUNTER_DF_BIT, DatagramError, FRAME_HEADER_BYTES, PLAIN_HEADER_BYTES, SEALED_HEADER_BYTES,
@@ -26,10 +26,6 @@ const FRAMES_MAX: usize = 100;
 const LANE_BYTES: usize = 65_536;
 /// Counters stop here, far enough below 2^63 that both threads together cannot pass it.
 pub const COUNTER_MAX: u64 = (1 << 63) - (1 << 32);
-/// The same under AES-256-GCM, whose safety wears off with the bytes sealed under one key: 2^39
-/// datagrams of 2^7 blocks in both spaces together leave an attacker a chance of 2^-37
-/// (docs/sleeve-cipher.md).
-pub const GCM_COUNTER_MAX: u64 = 1 << 38;
 
 /// What all datagrams of one tunnel share, in both directions and on all threads.
 ///
@@ -55,7 +51,7 @@ struct Keys {
 /// Seals or opens one direction.
 enum PacketKey {
     Secretbox(DirectionKey),
-    AesGcm(Box<GcmKey>),
+    AesGcm(GcmKeys),
 }
 
 impl PacketKey {
@@ -65,7 +61,7 @@ impl PacketKey {
                 let prefix = nonce_prefix(from_dialler, false);
                 Self::Secretbox(DirectionKey::new(session, prefix))
             }
-            Cipher::AesGcm => Self::AesGcm(Box::new(GcmKey::new(session, from_dialler))),
+            Cipher::AesGcm => Self::AesGcm(GcmKeys::new(session, from_dialler)),
         }
     }
 
@@ -94,7 +90,7 @@ impl Session {
             open: PacketKey::new(tunnel, key, !tunnel.outbound),
         });
         let counter_max = match (&keys, tunnel.cipher) {
-            (Some(_), Cipher::AesGcm) => GCM_COUNTER_MAX,
+            (Some(_), Cipher::AesGcm) => GcmKeys::NUMBERS,
             _ => COUNTER_MAX,
         };
         Self {

@@ -158,7 +158,7 @@ fn status_says_that_a_connection_is_encrypted() {
     assert!(summary.contains("Encryption: enabled"), "{summary}");
 }
 
-/// Whatever each offers, two Wefts agree on what seals their datagrams.
+/// F27, F28: whatever each offers, two Wefts agree on what seals their datagrams.
 #[test]
 fn two_wefts_seal_datagrams_by_what_both_offer() {
     let Some(lab) = Lab::encrypted() else { return };

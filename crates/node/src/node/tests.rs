@@ -276,6 +276,7 @@ fn with_a_password_every_published_tunnel_has_the_same_key_at_both_ends() {
     assert_eq!(pair.tunnel(0).unwrap().mtu_bytes, 1414);
 }
 
+/// F28: else by the original's cipher.
 #[test]
 fn datagrams_are_sealed_by_aes_gcm_only_where_both_ends_offer_it() {
     for offers in [[true, true], [true, false], [false, true], [false, false]] {

@@ -254,12 +254,12 @@ fn gcm_tunnel(key: &Arc<SessionKey>, outbound: bool) -> Tunnel {
     }
 }
 
-/// The vectors were made by another implementation of AES-GCM and HKDF (docs/sleeve-cipher.md).
+/// F28, F47: the vectors were made by another implementation of AES-GCM and HKDF (docs/sleeve-cipher.md).
 #[test]
 fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
     let vectors: Vec<serde_json::Value> =
         serde_json::from_str(include_str!("../../testdata/sleeve-aes-gcm.json")).unwrap();
-    assert_eq!(vectors.len(), 3);
+    assert_eq!(vectors.len(), 5);
     for vector in vectors {
         let key = key(vector["key"].as_str().unwrap());
         let outbound = vector["dialler"].as_bool().unwrap();
@@ -282,7 +282,7 @@ fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
     }
 }
 
-/// F21, F45: also under the cipher between Wefts.
+/// F26, F28, F45: also under the cipher between Wefts.
 #[test]
 fn datagrams_between_wefts_open_once_whole_and_in_their_direction() {
     let key = key(&"42".repeat(32));
@@ -313,13 +313,27 @@ fn datagrams_between_wefts_open_once_whole_and_in_their_direction() {
     assert_eq!(receiver.open(&mut fresh()), Ok(false));
 }
 
+/// F48, F49: keys change long before AES-GCM wears off, and end before the space does.
 #[test]
-fn numbers_under_aes_gcm_end_where_its_safety_would_wear_off() {
+fn numbers_under_aes_gcm_end_with_the_last_key() {
     let tunnel = gcm_tunnel(&key(&"42".repeat(32)), true);
-    let session = Session::with_counters_at(&tunnel, GCM_COUNTER_MAX - 1);
-    assert_eq!(session.next_number(true), Some(GCM_COUNTER_MAX - 1));
-    assert_eq!(session.next_number(true), None);
-    assert_eq!(session.next_number(false), Some(GCM_COUNTER_MAX - 1));
+    let session = Session::with_counters_at(&tunnel, GcmKeys::NUMBERS - 1);
+    for is_df in [true, false] {
+        assert_eq!(session.next_number(is_df), Some(GcmKeys::NUMBERS - 1));
+        assert_eq!(session.next_number(is_df), None);
+    }
+    let seconds_per_year = 365 * 24 * 3600;
+    assert!(GcmKeys::NUMBERS / 1_500_000 / seconds_per_year >= 1);
+    for number in [GcmKeys::NUMBERS, COUNTER_MAX, u64::MAX >> 1] {
+        for field in [number, number | COUNTER_DF_BIT] {
+            let mut datagram = [0; 100];
+            datagram[6..14].copy_from_slice(&field.to_be_bytes());
+            assert_eq!(
+                session.open(&mut datagram),
+                Err(DatagramError::Undecryptable)
+            );
+        }
+    }
 }
 
 /// F49: at 1.5 million datagrams per second.
