@@ -270,6 +270,7 @@ mod tests {
                         encrypted: Some(true),
                         mtu: Some(1414),
                         name: "sleeve".into(),
+                        cipher: None,
                         reason: None,
                     }),
                     ..Connection::default()
