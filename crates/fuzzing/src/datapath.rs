@@ -220,7 +220,7 @@ impl World {
         datagram.extend(input.bytes(usize::min(garbage, input.len()))?);
         datagram.truncate(UDP_PAYLOAD_MAX_BYTES);
         let number = match input.int_in_range(0..=15)? {
-            0 => input.arbitrary::<u64>()? >> 1,
+            0 => input.arbitrary::<u64>()? % session.numbers_end(),
             1 => self.numbers[neighbour].saturating_sub(1),
             _ => {
                 self.numbers[neighbour] += 1;

@@ -9,7 +9,7 @@ use crate::{KEY_BYTES, NONCE_BYTES, NONCE_PREFIX_BYTES, SessionKey, TAG_BYTES};
 
 /// The box does not open: wrong key, wrong nonce, tampered with, or too short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("secretbox does not open")]
+#[error("sealed bytes do not open")]
 pub struct OpenError;
 
 /// Seals or opens what travels in one direction of one connection. Never printed.

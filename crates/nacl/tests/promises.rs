@@ -4,7 +4,7 @@
     reason = "a test that unwraps in vain has failed as it should"
 )]
 
-use nacl::{DirectionKey, KeyPair, OpenError, SessionKey};
+use nacl::{DirectionKey, GcmKeys, KeyPair, OpenError, SessionKey};
 use proptest::prelude::*;
 use zeroize::ZeroizeOnDrop;
 
@@ -74,5 +74,6 @@ fn keys_are_wiped_when_dropped() {
     const fn wiped<T: ZeroizeOnDrop>() {}
     wiped::<SessionKey>();
     wiped::<DirectionKey>();
+    wiped::<GcmKeys>();
     wiped::<x25519_dalek::StaticSecret>();
 }

@@ -24,7 +24,7 @@ pub const RUN_DATAGRAMS_MAX: usize = 64;
 const FRAMES_MAX: usize = 100;
 /// Room for what one call takes.
 const LANE_BYTES: usize = 65_536;
-/// Counters stop here, far enough below 2^63 that both threads together cannot pass it.
+/// Numbers under secretbox, and in clear, stop here, far below the bit that tells the spaces apart.
 pub const COUNTER_MAX: u64 = (1 << 63) - (1 << 32);
 
 /// What all datagrams of one tunnel share, in both directions and on all threads.
@@ -124,6 +124,11 @@ impl Session {
         } else {
             PLAIN_HEADER_BYTES
         }
+    }
+
+    /// All numbers are below this.
+    pub const fn numbers_end(&self) -> u64 {
+        self.counter_max
     }
 
     /// Takes the next number of one space. `None`: the space is used up.

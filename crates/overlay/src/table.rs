@@ -65,7 +65,8 @@ pub struct Tunnel {
     pub key: Option<Arc<SessionKey>>,
     /// Which cipher the key is for.
     pub cipher: Cipher,
-    /// Whether we dialled the connection: bit 7 of the nonce of what we send.
+    /// Whether we dialled the connection: bit 7 of the nonce of what we send, or under AES-256-GCM
+    /// which keys are ours.
     pub outbound: bool,
     /// Where datagrams go, once known (inbound connections learn it from the first heartbeat).
     pub remote_address: Option<SocketAddr>,

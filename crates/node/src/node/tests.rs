@@ -304,6 +304,21 @@ fn datagrams_are_sealed_by_aes_gcm_only_where_both_ends_offer_it() {
     }
 }
 
+/// Its introduction has no room for the word.
+#[test]
+fn protocol_version_1_uses_the_cipher_of_the_original() {
+    let mut configs = [config(1, "secret"), config(2, "secret")];
+    for config in &mut configs {
+        config.mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+    }
+    configs[1].mesh.max_protocol_version = 1;
+    let mut pair = Pair::new(configs);
+    pair.run_for(Duration::from_secs(3));
+    for n in 0..2 {
+        assert_eq!(pair.tunnel(n).unwrap().cipher, Cipher::Secretbox);
+    }
+}
+
 #[test]
 fn a_weft_that_is_not_announced_uses_the_cipher_of_the_original() {
     let mut configs = [config(1, "secret"), config(2, "secret")];

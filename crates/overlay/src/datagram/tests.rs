@@ -275,6 +275,12 @@ fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
         let expected = unhex(vector["datagram"].as_str().unwrap());
         assert_eq!(datagrams, [expected], "{vector}");
         let receiver = Session::new(&gcm_tunnel(&key, !outbound));
+        if number >> 36 > 1 {
+            // Nobody has heard of the keys in between.
+            let refused = Err(DatagramError::Undecryptable);
+            assert_eq!(receiver.open(&mut datagrams[0]), refused);
+            continue;
+        }
         assert_eq!(receiver.open(&mut datagrams[0]), Ok(true));
         let body = &datagrams[0][receiver.header_bytes()..];
         let frames: Vec<_> = Frames::new(body).map(|f| f.unwrap().frame).collect();
@@ -311,6 +317,26 @@ fn datagrams_between_wefts_open_once_whole_and_in_their_direction() {
     }
     assert_eq!(receiver.open(&mut fresh()), Ok(true));
     assert_eq!(receiver.open(&mut fresh()), Ok(false));
+}
+
+/// F48: a receiver follows its sender from key to key, and no stranger's claims.
+#[test]
+fn keys_follow_one_another_without_a_word() {
+    let key = key(&"42".repeat(32));
+    let receiver = Session::new(&gcm_tunnel(&key, false));
+    for epoch in [0, 1, 2, 3, 1023] {
+        let tunnel = Arc::new(gcm_tunnel(&key, true));
+        let session = Arc::new(Session::with_counters_at(&tunnel, epoch << 36));
+        let mut lane = Lane::new();
+        lane.begin(US, &session, &tunnel, epoch % 2 == 0);
+        append(&mut lane, &[7; 100]).unwrap();
+        let (mut datagrams, _) = flush(&mut lane);
+        let expected = match epoch {
+            1023 => Err(DatagramError::Undecryptable),
+            _ => Ok(true),
+        };
+        assert_eq!(receiver.open(&mut datagrams[0]), expected, "{epoch}");
+    }
 }
 
 /// F48, F49: keys change long before AES-GCM wears off, and end before the space does.

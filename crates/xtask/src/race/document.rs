@@ -30,7 +30,7 @@ const ABOUT: &str = "## Beside the original\n\n\
     are measured in turn, round after round.\n\n\
     What two Wefts send each other encrypted is sealed with AES-256-GCM where both processors have \
     instructions for it. In the row \"weft sleeve secretbox\" Weft offers only the original's cipher, NaCl's \
-    secretbox (`--sleeve-cipher secretbox`): that is what a Weft sends to an original.\n\n\
+    secretbox (`WEFT_SLEEVE_CIPHER=secretbox`): that is what a Weft sends to an original.\n\n\
     Only ratios within one table mean something; differences \
     below 15 % do not.\n";
 
@@ -172,7 +172,7 @@ mod tests {
             text.contains("AES-256-GCM where both processors have"),
             "{text}"
         );
-        for name in ["weft sleeve secretbox", "`--sleeve-cipher secretbox`"] {
+        for name in ["weft sleeve secretbox", "`WEFT_SLEEVE_CIPHER=secretbox`"] {
             assert_eq!(text.matches(name).count(), 1, "{text}");
         }
     }
