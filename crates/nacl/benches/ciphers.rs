@@ -1,0 +1,64 @@
+//! Sealing and opening in place by either cipher: a full-size datagram (1420 bytes) and a small one (64).
+
+use std::hint::black_box;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use nacl::{DirectionKey, GcmKeys, SessionKey, TAG_BYTES};
+
+const PAYLOAD_BYTES: [usize; 2] = [64, 1420];
+
+fn secretbox(criterion: &mut Criterion) {
+    let key = DirectionKey::new(&SessionKey::from_bytes([7; 32]), [0x80; 16]);
+    for bytes in PAYLOAD_BYTES {
+        let mut group = criterion.benchmark_group(format!("secretbox/{bytes}"));
+        group.throughput(Throughput::Bytes(bytes as u64));
+        let mut buf = vec![1; TAG_BYTES + bytes];
+        let mut counter = 0;
+        group.bench_function("seal", |bencher| {
+            bencher.iter(|| {
+                counter += 1;
+                key.seal_in_place(counter, black_box(&mut buf));
+            });
+        });
+        let mut sealed = vec![1; TAG_BYTES + bytes];
+        key.seal_in_place(0, &mut sealed);
+        group.bench_function("open", |bencher| {
+            bencher.iter_batched_ref(
+                || sealed.clone(),
+                |sealed| key.open_in_place(0, black_box(sealed)).is_ok(),
+                BatchSize::SmallInput,
+            );
+        });
+        group.finish();
+    }
+}
+
+fn gcm(criterion: &mut Criterion) {
+    let session = SessionKey::from_bytes([7; 32]);
+    let key = GcmKeys::new(&session, true);
+    for bytes in PAYLOAD_BYTES {
+        let mut group = criterion.benchmark_group(format!("gcm/{bytes}"));
+        group.throughput(Throughput::Bytes(bytes as u64));
+        let mut buf = vec![1; TAG_BYTES + bytes];
+        let mut counter = 0;
+        group.bench_function("seal", |bencher| {
+            bencher.iter(|| {
+                counter += 1;
+                key.seal_in_place(counter, black_box(&mut buf));
+            });
+        });
+        let mut sealed = vec![1; TAG_BYTES + bytes];
+        key.seal_in_place(0, &mut sealed);
+        group.bench_function("open", |bencher| {
+            bencher.iter_batched_ref(
+                || sealed.clone(),
+                |sealed| key.open_in_place(0, black_box(sealed)).is_ok(),
+                BatchSize::SmallInput,
+            );
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, secretbox, gcm);
+criterion_main!(benches);
