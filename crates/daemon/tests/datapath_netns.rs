@@ -342,16 +342,17 @@ fn one_thread_carries_both_directions_where_there_is_one_core() {
     }) else {
         return;
     };
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
-    let is_data =
-        |name: &std::io::Result<String>| name.as_ref().is_ok_and(|name| name.trim() == "weft-data");
-    assert_eq!(names.filter(is_data).count(), 3, "one per host");
     lab.container(1, "ping -c 3 -i 0.05 -W 2 10.32.0.3");
     lab.assert_tcp_carries(1, 3, "10.32.0.3", 20_000_000);
     lab.assert_tcp_carries(3, 1, "fd99::1", 20_000_000);
     lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
     assert_eq!(lab.counters(3).get("dropped_undecryptable"), None);
+    // Threads name themselves, so they are counted once all of them have worked.
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")));
+    let is_data =
+        |name: &std::io::Result<String>| name.as_ref().is_ok_and(|name| name.trim() == "weft-data");
+    assert_eq!(names.filter(is_data).count(), 3, "one per host");
 }
 
 #[test]
