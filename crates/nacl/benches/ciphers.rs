@@ -9,50 +9,47 @@ const PAYLOAD_BYTES: [usize; 2] = [64, 1420];
 
 fn secretbox(criterion: &mut Criterion) {
     let key = DirectionKey::new(&SessionKey::from_bytes([7; 32]), [0x80; 16]);
-    for bytes in PAYLOAD_BYTES {
-        let mut group = criterion.benchmark_group(format!("secretbox/{bytes}"));
-        group.throughput(Throughput::Bytes(bytes as u64));
-        let mut buf = vec![1; TAG_BYTES + bytes];
-        let mut counter = 0;
-        group.bench_function("seal", |bencher| {
-            bencher.iter(|| {
-                counter += 1;
-                key.seal_in_place(counter, black_box(&mut buf));
-            });
-        });
-        let mut sealed = vec![1; TAG_BYTES + bytes];
-        key.seal_in_place(0, &mut sealed);
-        group.bench_function("open", |bencher| {
-            bencher.iter_batched_ref(
-                || sealed.clone(),
-                |sealed| key.open_in_place(0, black_box(sealed)).is_ok(),
-                BatchSize::SmallInput,
-            );
-        });
-        group.finish();
-    }
+    measure(
+        criterion,
+        "secretbox",
+        |counter, buf| key.seal_in_place(counter, buf),
+        |buf| key.open_in_place(0, buf).is_ok(),
+    );
 }
 
 fn gcm(criterion: &mut Criterion) {
-    let session = SessionKey::from_bytes([7; 32]);
-    let key = GcmKeys::new(&session, true);
+    let key = GcmKeys::new(&SessionKey::from_bytes([7; 32]), true);
+    measure(
+        criterion,
+        "gcm",
+        |counter, buf| key.seal_in_place(counter, buf),
+        |buf| key.open_in_place(0, buf).is_ok(),
+    );
+}
+
+fn measure(
+    criterion: &mut Criterion,
+    name: &str,
+    seal: impl Fn(u64, &mut [u8]),
+    open: impl Fn(&mut [u8]) -> bool,
+) {
     for bytes in PAYLOAD_BYTES {
-        let mut group = criterion.benchmark_group(format!("gcm/{bytes}"));
+        let mut group = criterion.benchmark_group(format!("{name}/{bytes}"));
         group.throughput(Throughput::Bytes(bytes as u64));
         let mut buf = vec![1; TAG_BYTES + bytes];
         let mut counter = 0;
         group.bench_function("seal", |bencher| {
             bencher.iter(|| {
                 counter += 1;
-                key.seal_in_place(counter, black_box(&mut buf));
+                seal(counter, black_box(&mut buf));
             });
         });
         let mut sealed = vec![1; TAG_BYTES + bytes];
-        key.seal_in_place(0, &mut sealed);
+        seal(0, &mut sealed);
         group.bench_function("open", |bencher| {
             bencher.iter_batched_ref(
                 || sealed.clone(),
-                |sealed| key.open_in_place(0, black_box(sealed)).is_ok(),
+                |sealed| open(black_box(sealed)),
                 BatchSize::SmallInput,
             );
         });
