@@ -46,7 +46,7 @@ pub(super) fn verdict(table: &Table) -> (String, bool) {
     let (others, _) = compare(table, &Comparison::SECRETBOX);
     let text = format!(
         "Goals, encrypted Weft beside the encrypted original:\n\n{lines}\n\
-         The same with the original's cipher, which no goal asks for (`--check` does not count it):\n\n{others}"
+         The same with the original's cipher (`--check` does not count it):\n\n{others}"
     );
     (text, all)
 }

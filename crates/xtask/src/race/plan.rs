@@ -133,7 +133,8 @@ impl Part {
         self.shape() == other.shape() && self.contestants() == other.contestants()
     }
 
-    /// Ciphers are told apart where streams keep a core busy with them. Nine plain daemons beside nine encrypted ones would take the measurement's own time.
+    /// Ciphers are told apart where streams keep a core busy with them. Nine plain daemons beside nine
+    /// encrypted ones would take the measurement's own time.
     pub(super) const fn contestants(self) -> &'static [Contestant] {
         match self {
             Self::Tcp | Self::Relay => &Contestant::ALL,
