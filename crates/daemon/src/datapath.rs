@@ -172,7 +172,7 @@ impl Datapath {
     pub fn probe(&self, probe: Probe) {
         let program = self.shared.program.load();
         let mut tunnels = program.table.tunnels.iter();
-        let Some((remote, tunnel)) = tunnels.find(|(_, tunnel)| tunnel.id == probe.tunnel) else {
+        let Some((remote, tunnel)) = tunnels.find(|(_, tunnel)| tunnel.link == probe.link) else {
             return self.probe_counters.count(DropReason::NoTunnel);
         };
         let Some(session) = program.session(*remote) else {
@@ -213,9 +213,7 @@ impl Datapath {
             }
         });
         if !is_sent {
-            port.tell(TunnelEvent::CounterExhausted {
-                tunnel: probe.tunnel,
-            });
+            port.tell(TunnelEvent::CounterExhausted { link: probe.link });
         }
     }
 

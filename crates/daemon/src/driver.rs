@@ -14,10 +14,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mesh::LinkId;
 use node::{Command, Input, Node, Output, Record, Reply, RequestId};
 use overlay::table::TunnelEvent;
 use tokio::sync::{mpsc, oneshot};
+use wire::LinkId;
 
 use crate::clock;
 use crate::datapath::Datapath;

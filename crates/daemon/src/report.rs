@@ -10,7 +10,8 @@ use api::report::{
     VersionCheck,
 };
 use mesh::status::{ConnectionStatus, MeshStatus, TargetState, TargetStatus};
-use node::{NodeStatus, TunnelStatus};
+use node::NodeStatus;
+use overlay::TunnelStatus;
 use wire::PeerName;
 
 use crate::clock::Calendar;
@@ -167,7 +168,7 @@ fn live_connection(
     tunnel: Option<&TunnelStatus>,
     has_password: bool,
 ) -> Connection {
-    let overlay = tunnel.map_or("none", |tunnel| tunnel.name.as_str());
+    let overlay = tunnel.map_or("none", |tunnel| tunnel.name);
     let encryption = match (has_password, connection.data_encrypted) {
         (false, _) => "",
         (true, true) => "encrypted   ",

@@ -19,12 +19,10 @@ use std::time::Duration;
 use daemon::datapath::{Datapath, DatapathConfig};
 use linux::netns::{Netns, run_in};
 use nacl::SessionKey;
-use overlay::table::{
-    Cipher, ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId,
-};
+use overlay::table::{Cipher, ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::sync::mpsc::Receiver;
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
 const PORT: u16 = 6783;
 
@@ -190,7 +188,7 @@ impl Lab {
                 format!("192.168.{cable}.{m}:{PORT}").parse().unwrap()
             };
             let tunnel = Tunnel {
-                id: TunnelId(m as u64),
+                link: LinkId::outbound(m as u64),
                 remote: name(m),
                 key: encrypted.then(|| Arc::new(SessionKey::from_bytes([cable as u8; 32]))),
                 cipher: [Cipher::Secretbox, Cipher::AesGcm][cable % 2],
@@ -431,7 +429,7 @@ fn datagram_beyond_the_path_mtu_is_reported_with_the_mtu() {
     lab.container(1, "ping -c 1 -W 2 10.32.0.2");
     lab.container(1, "ping -c 1 -W 1 -M do -s 2000 10.32.0.2 || true");
     let event = TunnelEvent::TooBig {
-        tunnel: TunnelId(2),
+        link: LinkId::outbound(2),
         path_mtu_bytes: 1400,
     };
     assert_eq!(lab.event(1), Some(event));
@@ -456,14 +454,14 @@ fn probes_arrive_as_what_they_were_sent_as() {
     for (probe, special) in kinds {
         lab.in_host(1, || {
             lab.datapaths[0].0.probe(Probe {
-                tunnel: TunnelId(2),
+                link: LinkId::outbound(2),
                 kind: probe,
             })
         });
-        let Some(TunnelEvent::Special { tunnel, from, kind }) = lab.event(2) else {
+        let Some(TunnelEvent::Special { link, from, kind }) = lab.event(2) else {
             panic!("{probe:?} did not arrive");
         };
-        assert_eq!((tunnel, kind), (TunnelId(1), special));
+        assert_eq!((link, kind), (LinkId::outbound(1), special));
         assert_eq!(from, "192.168.1.1:6783".parse().unwrap());
     }
     let kind = ProbeKind::MtuTest {
@@ -471,12 +469,12 @@ fn probes_arrive_as_what_they_were_sent_as() {
     };
     lab.in_host(1, || {
         lab.datapaths[0].0.probe(Probe {
-            tunnel: TunnelId(2),
+            link: LinkId::outbound(2),
             kind,
         })
     });
     let event = TunnelEvent::TooBig {
-        tunnel: TunnelId(2),
+        link: LinkId::outbound(2),
         path_mtu_bytes: 1500,
     };
     assert_eq!(lab.event(1), Some(event));

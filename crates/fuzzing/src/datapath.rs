@@ -15,12 +15,12 @@ use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::mac::MacTable;
 use overlay::segment::{SuperFrame, VnetHeader};
-use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent, TunnelId};
-use wire::PeerName;
+use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent};
 use wire::sleeve::{
     DatagramError, FRAME_HEADER_BYTES, Frames, UDP_PAYLOAD_MAX_BYTES, parse_datagram,
     write_frame_header,
 };
+use wire::{LinkId, PeerName};
 
 use crate::frames::frame;
 use crate::shell::{US, address};
@@ -52,7 +52,7 @@ pub fn run(bytes: &[u8]) {
 
 fn tunnel(n: usize, outbound: bool, flags: u8) -> Tunnel {
     Tunnel {
-        id: TunnelId(n as u64 + 1),
+        link: LinkId::outbound(n as u64 + 1),
         remote: PEERS[n],
         key: (n > 0).then(|| Arc::new(SessionKey::from_bytes([n as u8; 32]))),
         cipher: [Cipher::Secretbox, Cipher::AesGcm][usize::from(flags >> 6 & 1)],
@@ -301,10 +301,10 @@ impl Outlet for Far {
     }
 
     fn report(&mut self, event: TunnelEvent) {
-        let (TunnelEvent::Special { tunnel, .. }
-        | TunnelEvent::TooBig { tunnel, .. }
-        | TunnelEvent::CounterExhausted { tunnel }) = &event;
-        assert!((1..=3).contains(&tunnel.0));
+        let (TunnelEvent::Special { link, .. }
+        | TunnelEvent::TooBig { link, .. }
+        | TunnelEvent::CounterExhausted { link }) = &event;
+        assert!((1..=3).map(LinkId::outbound).any(|known| known == *link));
         self.told.borrow_mut().push(event);
     }
 

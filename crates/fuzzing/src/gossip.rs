@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use mesh::LinkId;
+use wire::LinkId;
 use wire::PeerName;
 use wire::message::{Message, OverlayControl};
 use wire::topology::{self, ConnectionSummary, PeerSummary};

@@ -62,7 +62,7 @@ pub fn run(bytes: &[u8]) {
     );
 }
 
-fn converse(shell: &mut Shell, link: mesh::LinkId, remote: &mut Remote, mut rest: &[u8], cut: u8) {
+fn converse(shell: &mut Shell, link: wire::LinkId, remote: &mut Remote, mut rest: &[u8], cut: u8) {
     while let Some((&length, tail)) = rest.split_first() {
         let count = usize::from(length & 0x7f).min(tail.len());
         // The last record is all that is left, so that messages may be long.

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
-use mesh::{DirectPeer, LinkId};
+use mesh::DirectPeer;
 use node::{Command, Input};
-use overlay::table::{SpecialKind, TunnelEvent, TunnelId};
-use wire::PeerName;
+use overlay::table::{SpecialKind, TunnelEvent};
 use wire::handshake::Features;
 use wire::message::{Message, OverlayControl};
 use wire::topology;
+use wire::{LinkId, PeerName};
 
 use crate::gossip::summaries;
 use crate::remote::{Manner, Remote, features};
@@ -217,14 +217,14 @@ impl World {
     }
 
     fn tell_of_tunnel(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
-        let known = self.shell.table.tunnels.values().map(|tunnel| tunnel.id);
+        let known = self.shell.table.tunnels.values().map(|tunnel| tunnel.link);
         let known = pick(input, known)?;
-        let tunnel = match known.filter(|_| !input.len().is_multiple_of(8)) {
-            Some(tunnel) => tunnel,
-            None => TunnelId(input.arbitrary::<u8>()?.into()),
+        let link = match known.filter(|_| !input.len().is_multiple_of(8)) {
+            Some(link) => link,
+            None => LinkId::outbound(input.arbitrary::<u8>()?.into()),
         };
         let event = match input.int_in_range(0..=7)? {
-            0 => TunnelEvent::CounterExhausted { tunnel },
+            0 => TunnelEvent::CounterExhausted { link },
             1 | 2 => {
                 let path_mtu_bytes = if input.ratio(1, 8)? {
                     input.arbitrary()?
@@ -232,13 +232,13 @@ impl World {
                     input.arbitrary::<u16>()?.into()
                 };
                 TunnelEvent::TooBig {
-                    tunnel,
+                    link,
                     path_mtu_bytes,
                 }
             }
             _ => {
-                let (from, kind) = (socket_address(input)?, self.special_kind(tunnel, input)?);
-                TunnelEvent::Special { tunnel, from, kind }
+                let (from, kind) = (socket_address(input)?, self.special_kind(link, input)?);
+                TunnelEvent::Special { link, from, kind }
             }
         };
         self.shell.input(Input::Tunnel(event));
@@ -246,7 +246,7 @@ impl World {
     }
 
     /// What arrived on a tunnel: half the time the heartbeat that belongs to it.
-    fn special_kind(&self, tunnel: TunnelId, input: &mut Unstructured<'_>) -> Result<SpecialKind> {
+    fn special_kind(&self, link: LinkId, input: &mut Unstructured<'_>) -> Result<SpecialKind> {
         Ok(match input.int_in_range(0..=5)? {
             0 => SpecialKind::FragmentationTest,
             1 => SpecialKind::MtuTest {
@@ -257,7 +257,7 @@ impl World {
             },
             _ => {
                 let uids = &self.shell.uids;
-                let connection_uid = uids.get(&tunnel).copied().unwrap_or(0);
+                let connection_uid = uids.get(&link).copied().unwrap_or(0);
                 SpecialKind::Heartbeat { connection_uid }
             }
         })

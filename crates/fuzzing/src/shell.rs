@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh::{DirectPeer, LinkId, MeshConfig, Password, TrustedSubnet};
+use mesh::{DirectPeer, MeshConfig, Password, TrustedSubnet};
 use node::{Command, Config, Input, Node, NodeStatus, Output, Reply, RequestId};
-use overlay::table::{ForwardingTable, ProbeKind, TunnelId};
-use wire::PeerName;
+use overlay::table::{ForwardingTable, ProbeKind};
 use wire::handshake::Features;
+use wire::{LinkId, PeerName};
 
 use crate::remote::{Manner, PASSWORD, Remote};
 
@@ -67,7 +67,7 @@ pub(crate) struct Shell {
     pub(crate) dials: BTreeMap<LinkId, SocketAddr>,
     pub(crate) table: Arc<ForwardingTable>,
     /// What heartbeats of each tunnel carry, as far as it was probed.
-    pub(crate) uids: BTreeMap<TunnelId, u64>,
+    pub(crate) uids: BTreeMap<LinkId, u64>,
     setting: Setting,
     accepted: u64,
     dialled: BTreeSet<LinkId>,
@@ -298,10 +298,10 @@ impl Shell {
                     .table
                     .tunnels
                     .values()
-                    .any(|tunnel| tunnel.id == probe.tunnel);
+                    .any(|tunnel| tunnel.link == probe.link);
                 assert!(known, "a tunnel is published before it is probed");
                 if let ProbeKind::Heartbeat { connection_uid } = probe.kind {
-                    self.uids.insert(probe.tunnel, connection_uid);
+                    self.uids.insert(probe.link, connection_uid);
                 }
             }
             Output::Reply { id, reply } => {

@@ -6,11 +6,11 @@
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use mesh::{LinkId, Mesh, MeshConfig};
-use wire::PeerName;
+use mesh::{Mesh, MeshConfig};
 use wire::handshake::{FLAG_PLAIN, Features, encode_header};
 use wire::message::{Message, encode_frame};
 use wire::topology::{ConnectionSummary, PeerSummary};
+use wire::{LinkId, PeerName};
 
 /// Most connections a peer has: the default limit, and what a table takes of a thousand peers.
 const CONNECTIONS_MAX: usize = 199;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
-use crate::LinkId;
 use crate::link::outbox::Topic;
 
 /// The channel the mesh itself owns.

@@ -26,32 +26,9 @@ pub use mesh::{GossipContent, Mesh, UnicastError};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use wire::PeerName;
 use wire::handshake::Features;
 use wire::message::OverlayControl;
-
-/// Identity of one TCP connection. The core numbers those it dials, the shell those it accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkId(u64);
-
-impl LinkId {
-    /// The n-th link we dialled.
-    pub const fn outbound(n: u64) -> Self {
-        Self(n << 1)
-    }
-    /// The n-th link we accepted.
-    pub const fn inbound(n: u64) -> Self {
-        Self(n << 1 | 1)
-    }
-    /// Whether we dialled it.
-    pub const fn is_outbound(self) -> bool {
-        self.0 & 1 == 0
-    }
-    /// A number unique among all links of this process.
-    pub const fn number(self) -> u64 {
-        self.0
-    }
-}
+use wire::{LinkId, PeerName};
 
 /// A peer the user asked for, already resolved by the shell.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,11 +14,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
+use crate::DirectPeer;
 use crate::peers::{Adjacency, PeerTable, canonical};
 use crate::status::{TargetState, TargetStatus};
-use crate::{DirectPeer, LinkId};
 
 /// First retry interval.
 const INTERVAL_MIN: Duration = Duration::from_secs(2);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tracing::info;
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
 use crate::gossip::{Channels, GOSSIP_INTERVAL};
 use crate::keys::KeySource;
@@ -25,7 +25,7 @@ use crate::peers::PeerTable;
 use crate::routes::{Edges, Routes, gossip_unicast};
 use crate::shortid::SHORT_IDS;
 use crate::topology::{EncodedLately, MergedLately};
-use crate::{LinkId, MeshConfig, MeshOutput};
+use crate::{MeshConfig, MeshOutput};
 use clones::Clones;
 use duplicates::Superseded;
 

@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use wire::PeerName;
 use wire::topology::PeerSummary;
-
-use crate::LinkId;
+use wire::{LinkId, PeerName};
 
 /// Everything `status` and `report` print about the mesh.
 #[derive(Debug, Clone, Default)]

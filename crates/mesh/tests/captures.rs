@@ -97,7 +97,7 @@ fn play(us: PeerName, side: &str) -> (Heard, mesh::status::MeshStatus) {
     let mut heard = Heard::default();
     let ours = "192.168.77.1:6783".parse().unwrap();
     let link = if side == "outbound" {
-        let link = mesh::LinkId::inbound(0);
+        let link = wire::LinkId::inbound(0);
         mesh.handle_link_accepted(link, ours, "192.168.77.2:40000".parse().unwrap(), now);
         link
     } else {

@@ -7,12 +7,12 @@ mod net;
 
 use std::time::Instant;
 
-use mesh::{LinkId, Mesh, MeshConfig, MeshOutput};
+use mesh::{Mesh, MeshConfig, MeshOutput};
 use net::{Net, Stranger, config, direct, name, secs};
-use wire::PeerName;
 use wire::delta::{EntryContent, EntryNews, KnownEntry, TopologyNews};
 use wire::handshake::{FLAG_PLAIN, HEADER_BYTES, WeftFeature};
 use wire::message::{Message, encode_frame};
+use wire::{LinkId, PeerName};
 
 const SHORT: &str = "weft-topology";
 const LONG: &str = "topology";

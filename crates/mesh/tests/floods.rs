@@ -5,9 +5,10 @@
 
 mod net;
 
-use mesh::{LinkId, TokenBucket};
+use mesh::TokenBucket;
 use net::{Net, Stranger, encrypted, name, secs};
 use std::time::Duration;
+use wire::LinkId;
 use wire::handshake::{Features, encode_header};
 use wire::message::encode_frame;
 

@@ -213,7 +213,7 @@ fn inputs_for_links_that_ended_are_ignored() {
     mesh.send_overlay_control(stranger.link, control);
     assert!(mesh.poll_output().is_none());
     assert_eq!(mesh.log_label(stranger.link), "");
-    let nobody_asked = mesh::LinkId::outbound(99);
+    let nobody_asked = wire::LinkId::outbound(99);
     mesh.handle_dial_failed(nobody_asked, "x", now);
     let addresses = ("10.0.0.1:1".parse().unwrap(), "10.0.0.9:2".parse().unwrap());
     mesh.handle_link_connected(nobody_asked, addresses.0, addresses.1, now);

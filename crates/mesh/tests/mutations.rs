@@ -8,8 +8,9 @@ mod net;
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::time::Instant;
+use wire::LinkId;
 
-use mesh::{GossipContent, LinkId, Mesh, MeshConfig, MeshOutput};
+use mesh::{GossipContent, Mesh, MeshConfig, MeshOutput};
 use net::{base, config, direct, encrypted, name, secs};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};

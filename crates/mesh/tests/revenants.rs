@@ -4,9 +4,10 @@
 
 mod net;
 
+use mesh::MeshConfig;
 use mesh::status::TargetState;
-use mesh::{LinkId, MeshConfig};
 use net::{Net, Stranger, config, encrypted, name, secs};
+use wire::LinkId;
 use wire::handshake::Features;
 use wire::message::{Message, encode_frame};
 

@@ -18,10 +18,11 @@ use std::sync::Arc;
 use ipam::rows::Change;
 use ipam::status::IpamStatus;
 use ipam::{Answer, ContainerEvent, Request};
+use mesh::DirectPeer;
 use mesh::status::MeshStatus;
-use mesh::{DirectPeer, LinkId};
-use overlay::table::{Cipher, ForwardingTable, Probe, TunnelEvent};
-use wire::PeerName;
+use overlay::TunnelStatus;
+use overlay::table::{ForwardingTable, Probe, TunnelEvent};
+use wire::LinkId;
 
 /// Correlates a command with its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -187,21 +188,4 @@ pub struct NodeStatus {
     pub ipam: Option<IpamStatus>,
     /// While another live peer has our name: the text that says so.
     pub clone_text: Option<String>,
-}
-
-/// The overlay's view of one connection.
-#[derive(Debug, Clone)]
-pub struct TunnelStatus {
-    /// Its link.
-    pub link: LinkId,
-    /// The other end.
-    pub remote: PeerName,
-    /// Overlay in use: `sleeve`, or `none`.
-    pub name: String,
-    /// What seals the data plane; `None`: in clear.
-    pub cipher: Option<Cipher>,
-    /// Overlay MTU, bytes.
-    pub mtu_bytes: usize,
-    /// Why this overlay was chosen, a stable word such as `only-common`.
-    pub reason: &'static str,
 }

@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use allocation::Allocation;
 use ipam::Ipam;
-use mesh::{Connection, LinkId, Mesh, MeshConfig, MeshOutput, TrustedSubnet};
+use mesh::{Connection, Mesh, MeshConfig, MeshOutput, TrustedSubnet};
 use overlay::switch::TunnelKind;
 use overlay::table::{Cipher, ForwardingTable, Probe};
-use overlay::{ConnectionId, ConnectionParams, Overlay, OverlayOutput, Protection};
+use overlay::{ConnectionParams, Overlay, OverlayOutput, Protection};
 use wire::PeerName;
 
-use crate::{Command, Input, NodeStatus, Output, Record, Reply, RequestId, TunnelStatus};
+use crate::{Command, Input, NodeStatus, Output, Record, Reply, RequestId};
 
 /// What a node is told at start and never changes. Holds the passphrase, hence no `Debug`.
 pub struct Config {
@@ -74,7 +74,6 @@ pub struct Node {
     /// Whether we announce that datagrams to us may be sealed by AES-256-GCM.
     offers_aes_gcm: bool,
     trusted_subnets: Vec<TrustedSubnet>,
-    links: BTreeMap<ConnectionId, LinkId>,
     routes: Routes,
     routes_stale: bool,
     table_stale: bool,
@@ -122,7 +121,6 @@ impl Node {
             mesh,
             allocation,
             overlay: Overlay::new(tunnels),
-            links: BTreeMap::new(),
             routes: Routes::default(),
             routes_stale: true,
             table_stale: true,
@@ -197,21 +195,9 @@ impl Node {
 
     /// A copy of the state, as `Command::Status` gives it.
     pub fn status(&self, now: Instant) -> NodeStatus {
-        let tunnels = self
-            .overlay
-            .status()
-            .into_iter()
-            .map(|tunnel| TunnelStatus {
-                link: *self.links.get(&tunnel.id).expect("each tunnel has a link"),
-                remote: tunnel.remote,
-                name: tunnel.name.to_owned(),
-                cipher: tunnel.cipher,
-                mtu_bytes: tunnel.mtu_bytes,
-                reason: tunnel.reason,
-            });
         NodeStatus {
             mesh: self.mesh.status(now),
-            tunnels: tunnels.collect(),
+            tunnels: self.overlay.status(),
             ipam: self.allocation.as_ref().map(Allocation::status),
             clone_text: self.mesh.clone_text().map(str::to_owned),
         }
@@ -230,7 +216,7 @@ impl Node {
     /// The first count of what is kept that is beyond its limit: name, count and limit. Never any.
     pub fn excess(&self) -> Option<(&'static str, usize, usize)> {
         let excess = self.mesh.footprint().excess(&self.mesh.footprint_limits());
-        let (tunnels, connections) = (self.links.len(), self.mesh.footprint().connections);
+        let (tunnels, connections) = (self.overlay.len(), self.mesh.footprint().connections);
         let of_tunnels = || (tunnels > connections).then_some(("tunnels", tunnels, connections));
         let of_requests = || self.allocation.as_ref().and_then(Allocation::excess);
         excess.or_else(of_tunnels).or_else(of_requests)
@@ -308,7 +294,7 @@ impl Node {
         let live = self
             .probes
             .drain(..)
-            .filter(|probe| self.overlay.has_tunnel(probe.tunnel));
+            .filter(|probe| self.overlay.has_tunnel(probe.link));
         self.outputs.extend(live.map(Output::Probe));
     }
 
@@ -328,13 +314,10 @@ impl Node {
             MeshOutput::Close { link } => self.outputs.push_back(Output::Close { link }),
             MeshOutput::ConnectionAdded(connection) => self.add_connection(*connection),
             MeshOutput::ConnectionRemoved { link } => {
-                let id = connection_id(link);
-                self.overlay_mut().handle_connection_removed(id);
-                self.links.remove(&id);
+                self.overlay_mut().handle_connection_removed(link);
             }
             MeshOutput::OverlayControl { link, control } => {
-                self.overlay_mut()
-                    .handle_control(connection_id(link), &control, now);
+                self.overlay_mut().handle_control(link, &control, now);
             }
             MeshOutput::RoutesChanged | MeshOutput::PeersRemoved(_) => self.routes_stale = true,
             // Only the fast datapath keys flows by short id.
@@ -368,23 +351,12 @@ impl Node {
     fn follow_overlay(&mut self, output: OverlayOutput) {
         let now = self.now;
         match output {
-            OverlayOutput::SendControl {
-                connection,
-                control,
-            } => {
-                if let Some(&link) = self.links.get(&connection) {
-                    self.mesh.send_overlay_control(link, control);
-                }
+            OverlayOutput::SendControl { link, control } => {
+                self.mesh.send_overlay_control(link, control);
             }
-            OverlayOutput::Established { connection } => {
-                if let Some(&link) = self.links.get(&connection) {
-                    self.mesh.connection_established(link, now);
-                }
-            }
-            OverlayOutput::Failed { connection, error } => {
-                if let Some(&link) = self.links.get(&connection) {
-                    self.mesh.connection_failed(link, &error.to_string(), now);
-                }
+            OverlayOutput::Established { link } => self.mesh.connection_established(link, now),
+            OverlayOutput::Failed { link, error } => {
+                self.mesh.connection_failed(link, &error.to_string(), now);
             }
             OverlayOutput::Probe(probe) => self.probes.push(probe),
             OverlayOutput::TunnelsChanged => self.table_stale = true,
@@ -405,10 +377,8 @@ impl Node {
         } else {
             Cipher::Secretbox
         };
-        let id = connection_id(connection.link);
-        self.links.insert(id, connection.link);
         let params = ConnectionParams {
-            id,
+            link: connection.link,
             remote: connection.remote,
             remote_label: format!("{}({})", connection.remote, connection.remote_nickname),
             remote_address: connection.remote_address,
@@ -456,10 +426,6 @@ impl Routes {
             peers,
         }
     }
-}
-
-fn connection_id(link: LinkId) -> ConnectionId {
-    ConnectionId(link.number())
 }
 
 #[cfg(test)]

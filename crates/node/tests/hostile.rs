@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use mesh::{DirectPeer, LinkId, MeshConfig, Password};
+use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, Output, RequestId};
-use overlay::table::{SpecialKind, TunnelEvent, TunnelId};
-use wire::PeerName;
+use overlay::table::{SpecialKind, TunnelEvent};
+use wire::{LinkId, PeerName};
 
 /// Outputs one input may cause here, with few links.
 const OUTPUTS_MAX: usize = 64;
@@ -66,13 +66,13 @@ impl Draw {
     }
 
     fn tunnel_event(&mut self) -> TunnelEvent {
-        let tunnel = TunnelId([self.below(8), self.next()][self.below(2) as usize]);
+        let link = LinkId::outbound([self.below(8), self.next() >> 1][self.below(2) as usize]);
         let kind = match self.below(5) {
-            0 => return TunnelEvent::CounterExhausted { tunnel },
+            0 => return TunnelEvent::CounterExhausted { link },
             1 => {
                 let path_mtu_bytes = self.below(70_000) as usize;
                 return TunnelEvent::TooBig {
-                    tunnel,
+                    link,
                     path_mtu_bytes,
                 };
             }
@@ -85,7 +85,7 @@ impl Draw {
             },
         };
         let from = self.address();
-        TunnelEvent::Special { tunnel, from, kind }
+        TunnelEvent::Special { link, from, kind }
     }
 
     fn input(&mut self, accepted: &mut u64) -> Input {

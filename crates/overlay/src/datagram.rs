@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nacl::{DirectionKey, GcmKeys, OpenError, SessionKey};
-use wire::PeerName;
 use wire::sleeve::{
     COUNTER_DF_BIT, DatagramError, FRAME_HEADER_BYTES, PLAIN_HEADER_BYTES, SEALED_HEADER_BYTES,
     UDP_PAYLOAD_MAX_BYTES, nonce_prefix, parse_sealed_body, write_frame_header,
 };
+use wire::{LinkId, PeerName};
 
 use crate::replay::ReplayWindow;
-use crate::table::{Cipher, Tunnel, TunnelId};
+use crate::table::{Cipher, Tunnel};
 
 /// Most datagrams the kernel takes in one call (the limit of older kernels).
 pub const RUN_DATAGRAMS_MAX: usize = 64;
@@ -31,8 +31,8 @@ pub const COUNTER_MAX: u64 = (1 << 63) - (1 << 32);
 ///
 /// Invariant: no number of a sequence space is handed out twice while the session lives.
 pub struct Session {
-    /// The tunnel's identity.
-    pub id: TunnelId,
+    /// The tunnel's connection.
+    pub link: LinkId,
     /// The neighbour.
     pub remote: PeerName,
     keys: Option<Keys>,
@@ -94,7 +94,7 @@ impl Session {
             _ => COUNTER_MAX,
         };
         Self {
-            id: tunnel.id,
+            link: tunnel.link,
             remote: tunnel.remote,
             keys,
             counter_max,
@@ -221,15 +221,15 @@ impl Lane {
     }
 
     /// Whether it belongs to this tunnel and path now.
-    pub fn serves(&self, id: TunnelId, is_df: bool) -> bool {
+    pub fn serves(&self, link: LinkId, is_df: bool) -> bool {
         self.task
             .as_ref()
-            .is_some_and(|task| task.is_df == is_df && task.session.id == id)
+            .is_some_and(|task| task.is_df == is_df && task.session.link == link)
     }
 
     /// The tunnel it belongs to now.
-    pub fn tunnel_id(&self) -> Option<TunnelId> {
-        self.task.as_ref().map(|task| task.session.id)
+    pub fn link(&self) -> Option<LinkId> {
+        self.task.as_ref().map(|task| task.session.link)
     }
 
     /// Whether it belongs to nobody.

@@ -25,6 +25,4 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use overlay::{
-    ConnectionId, ConnectionParams, ConnectionStatus, Overlay, OverlayOutput, Protection,
-};
+pub use overlay::{ConnectionParams, Overlay, OverlayOutput, Protection, TunnelStatus};

@@ -8,16 +8,12 @@ use std::time::Instant;
 
 use nacl::SessionKey;
 use tracing::debug;
-use wire::PeerName;
 use wire::message::OverlayControl;
+use wire::{LinkId, PeerName};
 
 use crate::sleeve::SleeveConfig;
 use crate::switch::{Switch, SwitchError, SwitchOutput, TunnelKind};
-use crate::table::{Cipher, Probe, Tunnel, TunnelEvent, TunnelId};
-
-/// Names a connection for the life of the process; the caller's link number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub u64);
+use crate::table::{Cipher, Probe, Tunnel, TunnelEvent};
 
 /// How a connection's data plane is protected. Decided by the mesh (password, trust), never here.
 #[derive(Clone)]
@@ -42,7 +38,7 @@ impl Protection {
 #[derive(Clone)]
 pub struct ConnectionParams {
     /// Its identity.
-    pub id: ConnectionId,
+    pub link: LinkId,
     /// The other end.
     pub remote: PeerName,
     /// For log lines and errors: `name(nick)` of the other end.
@@ -65,19 +61,19 @@ pub enum OverlayOutput {
     /// Send on the connection's link.
     SendControl {
         /// The connection.
-        connection: ConnectionId,
+        link: LinkId,
         /// The message.
         control: OverlayControl,
     },
     /// The connection's data path works in our direction; said once.
     Established {
         /// The connection.
-        connection: ConnectionId,
+        link: LinkId,
     },
     /// The connection has no tunnel (any more); close its link with this error.
     Failed {
         /// The connection.
-        connection: ConnectionId,
+        link: LinkId,
         /// Why.
         error: SwitchError,
     },
@@ -89,9 +85,9 @@ pub enum OverlayOutput {
 
 /// The overlay's view of one connection, for status.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConnectionStatus {
+pub struct TunnelStatus {
     /// The connection.
-    pub id: ConnectionId,
+    pub link: LinkId,
     /// The other end.
     pub remote: PeerName,
     /// Name of the overlay in use, or `none`.
@@ -108,7 +104,6 @@ struct Connection {
     remote: PeerName,
     outbound: bool,
     protection: Protection,
-    tunnel: TunnelId,
     switch: Switch,
     /// When it wants to be called, as noted in the overlay's timetable.
     due: Option<(Instant, &'static str)>,
@@ -123,12 +118,10 @@ struct Connection {
 /// have a tunnel published and send special frames.
 pub struct Overlay {
     kinds: Vec<TunnelKind>,
-    connections: BTreeMap<ConnectionId, Connection>,
-    registered: BTreeMap<PeerName, ConnectionId>,
-    by_tunnel: BTreeMap<TunnelId, ConnectionId>,
+    connections: BTreeMap<LinkId, Connection>,
+    registered: BTreeMap<PeerName, LinkId>,
     /// What each connection is due for.
-    timetable: BTreeSet<(Instant, &'static str, ConnectionId)>,
-    tunnels_made: u64,
+    timetable: BTreeSet<(Instant, &'static str, LinkId)>,
     outputs: VecDeque<OverlayOutput>,
 }
 
@@ -142,8 +135,6 @@ impl Overlay {
             connections: BTreeMap::new(),
             timetable: BTreeSet::new(),
             registered: BTreeMap::new(),
-            by_tunnel: BTreeMap::new(),
-            tunnels_made: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -156,7 +147,7 @@ impl Overlay {
     /// A connection was added: prepares and confirms its tunnels and registers it for its remote,
     /// replacing an older connection's registration.
     pub fn handle_connection_added(&mut self, params: ConnectionParams, now: Instant) {
-        let id = params.id;
+        let link = params.link;
         let config = SleeveConfig {
             remote_label: params.remote_label,
             remote_address: params.remote_address,
@@ -169,71 +160,64 @@ impl Overlay {
         let mut switch = match Switch::new(&self.kinds, theirs, &config) {
             Ok(switch) => switch,
             Err(error) => {
-                self.outputs.push_back(OverlayOutput::Failed {
-                    connection: id,
-                    error,
-                });
+                self.outputs
+                    .push_back(OverlayOutput::Failed { link, error });
                 return;
             }
         };
         switch.confirm(now);
-        self.tunnels_made += 1;
-        let tunnel = TunnelId(self.tunnels_made);
         let connection = Connection {
             remote: params.remote,
             outbound: params.outbound,
             protection: params.protection,
-            tunnel,
             switch,
             due: None,
         };
-        self.registered.insert(params.remote, id);
-        self.by_tunnel.insert(tunnel, id);
-        let earlier = self.connections.insert(id, connection);
+        self.registered.insert(params.remote, link);
+        let earlier = self.connections.insert(link, connection);
         assert!(earlier.is_none(), "a connection is added once");
         self.outputs.push_back(OverlayOutput::TunnelsChanged);
-        self.drain(id);
+        self.drain(link);
     }
 
     /// A connection was removed. Unknown ones are ignored (its overlay may have failed at once).
-    pub fn handle_connection_removed(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.remove(&id) else {
+    pub fn handle_connection_removed(&mut self, link: LinkId) {
+        let Some(connection) = self.connections.remove(&link) else {
             return;
         };
-        self.by_tunnel.remove(&connection.tunnel);
         if let Some((at, why)) = connection.due {
-            self.timetable.remove(&(at, why, id));
+            self.timetable.remove(&(at, why, link));
         }
-        if self.registered.get(&connection.remote) == Some(&id) {
+        if self.registered.get(&connection.remote) == Some(&link) {
             self.registered.remove(&connection.remote);
             self.outputs.push_back(OverlayOutput::TunnelsChanged);
         }
     }
 
     /// A control message arrived on a connection's link.
-    pub fn handle_control(&mut self, id: ConnectionId, control: &OverlayControl, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(&id) {
+    pub fn handle_control(&mut self, link: LinkId, control: &OverlayControl, now: Instant) {
+        if let Some(connection) = self.connections.get_mut(&link) {
             connection.switch.handle_control(control, now);
-            self.drain(id);
+            self.drain(link);
         }
     }
 
     /// News from the data plane. Late news about tunnels that are gone is ignored.
     pub fn handle_tunnel_event(&mut self, event: TunnelEvent, now: Instant) {
-        let (TunnelEvent::Special { tunnel, .. }
-        | TunnelEvent::TooBig { tunnel, .. }
-        | TunnelEvent::CounterExhausted { tunnel }) = event;
-        let Some(&id) = self.by_tunnel.get(&tunnel) else {
-            debug!(tunnel = tunnel.0, "ignoring event of a tunnel that is gone");
-            return;
-        };
-        if !self.is_registered(id) {
+        let (TunnelEvent::Special { link, .. }
+        | TunnelEvent::TooBig { link, .. }
+        | TunnelEvent::CounterExhausted { link }) = event;
+        if !self.has_tunnel(link) {
+            debug!(
+                link = link.number(),
+                "ignoring event of a tunnel that is gone"
+            );
             return;
         }
         let connection = self
             .connections
-            .get_mut(&id)
-            .expect("by_tunnel names live connections");
+            .get_mut(&link)
+            .expect("registered connections are live");
         match event {
             TunnelEvent::Special { from, kind, .. } => {
                 connection.switch.handle_special(from, kind, now);
@@ -243,17 +227,17 @@ impl Overlay {
             }
             TunnelEvent::CounterExhausted { .. } => connection.switch.handle_counter_exhausted(),
         }
-        self.drain(id);
+        self.drain(link);
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         let due = self.timetable.iter().take_while(|(at, ..)| *at <= now);
-        let due: BTreeSet<ConnectionId> = due.map(|(_, _, id)| *id).collect();
-        for id in due {
-            let connection = self.connections.get_mut(&id).expect("collected just now");
+        let due: BTreeSet<LinkId> = due.map(|(_, _, link)| *link).collect();
+        for link in due {
+            let connection = self.connections.get_mut(&link).expect("collected just now");
             connection.switch.handle_timeout(now);
-            self.drain(id);
+            self.drain(link);
         }
     }
 
@@ -269,61 +253,56 @@ impl Overlay {
 
     /// The sleeve tunnel of each neighbour, to be published.
     pub fn tunnels(&self) -> BTreeMap<PeerName, Arc<Tunnel>> {
-        let tunnel = |(remote, id): (&PeerName, &ConnectionId)| {
+        let tunnel = |(remote, link): (&PeerName, &LinkId)| {
             let connection = self
                 .connections
-                .get(id)
+                .get(link)
                 .expect("registered connections are live");
-            Some((*remote, Arc::new(connection.tunnel()?)))
+            Some((*remote, Arc::new(connection.tunnel(*link)?)))
         };
         self.registered.iter().filter_map(tunnel).collect()
     }
 
     /// Whether [`Self::tunnels`] has this one.
-    pub fn has_tunnel(&self, tunnel: TunnelId) -> bool {
-        let id = self.by_tunnel.get(&tunnel);
-        id.is_some_and(|id| self.is_registered(*id))
+    pub fn has_tunnel(&self, link: LinkId) -> bool {
+        let connection = self.connections.get(&link);
+        connection.is_some_and(|connection| self.registered.get(&connection.remote) == Some(&link))
+    }
+
+    /// Number of connections.
+    pub fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.connections.is_empty()
     }
 
     /// All connections, for status.
-    pub fn status(&self) -> Vec<ConnectionStatus> {
+    pub fn status(&self) -> Vec<TunnelStatus> {
         self.connections
             .iter()
-            .map(|(id, connection)| connection.status(*id))
+            .map(|(link, connection)| connection.status(*link))
             .collect()
     }
 
-    fn is_registered(&self, id: ConnectionId) -> bool {
-        let remote = self
-            .connections
-            .get(&id)
-            .map(|connection| connection.remote);
-        remote.is_some_and(|remote| self.registered.get(&remote) == Some(&id))
-    }
-
     /// Follows what a connection's switch says, and notes when it wants to be called next.
-    fn drain(&mut self, id: ConnectionId) {
-        let registered = self.is_registered(id);
-        let Some(connection) = self.connections.get_mut(&id) else {
+    fn drain(&mut self, link: LinkId) {
+        let registered = self.has_tunnel(link);
+        let Some(connection) = self.connections.get_mut(&link) else {
             return;
         };
         while let Some(output) = connection.switch.poll_output() {
             let output = match output {
-                SwitchOutput::Control(control) => OverlayOutput::SendControl {
-                    connection: id,
-                    control,
-                },
-                SwitchOutput::Probe(kind) if registered => OverlayOutput::Probe(Probe {
-                    tunnel: connection.tunnel,
-                    kind,
-                }),
+                SwitchOutput::Control(control) => OverlayOutput::SendControl { link, control },
+                SwitchOutput::Probe(kind) if registered => {
+                    OverlayOutput::Probe(Probe { link, kind })
+                }
                 SwitchOutput::Changed if registered => OverlayOutput::TunnelsChanged,
                 SwitchOutput::Probe(_) | SwitchOutput::Changed => continue,
-                SwitchOutput::Established => OverlayOutput::Established { connection: id },
-                SwitchOutput::Failed(error) => OverlayOutput::Failed {
-                    connection: id,
-                    error,
-                },
+                SwitchOutput::Established => OverlayOutput::Established { link },
+                SwitchOutput::Failed(error) => OverlayOutput::Failed { link, error },
             };
             self.outputs.push_back(output);
         }
@@ -331,18 +310,18 @@ impl Overlay {
         let before = std::mem::replace(&mut connection.due, due);
         if before != due {
             if let Some((at, why)) = before {
-                self.timetable.remove(&(at, why, id));
+                self.timetable.remove(&(at, why, link));
             }
-            self.timetable.extend(due.map(|(at, why)| (at, why, id)));
+            self.timetable.extend(due.map(|(at, why)| (at, why, link)));
         }
     }
 }
 
 impl Connection {
-    fn tunnel(&self) -> Option<Tunnel> {
+    fn tunnel(&self, link: LinkId) -> Option<Tunnel> {
         let sleeve = self.switch.sleeve()?;
         Some(Tunnel {
-            id: self.tunnel,
+            link,
             remote: self.remote,
             key: match &self.protection {
                 Protection::Clear => None,
@@ -359,10 +338,10 @@ impl Connection {
         })
     }
 
-    fn status(&self, id: ConnectionId) -> ConnectionStatus {
+    fn status(&self, link: LinkId) -> TunnelStatus {
         let mtu = self.switch.sleeve().map_or(0, |sleeve| sleeve.mtu_bytes());
-        ConnectionStatus {
-            id,
+        TunnelStatus {
+            link,
             remote: self.remote,
             name: self.switch.best().map_or("none", TunnelKind::name),
             cipher: self.protection.cipher(),
@@ -386,7 +365,7 @@ mod tests {
 
     fn params(id: u64, overlays: Option<&str>) -> ConnectionParams {
         ConnectionParams {
-            id: ConnectionId(id),
+            link: LinkId::outbound(id),
             remote: BRAVO,
             remote_label: "bravo".into(),
             remote_address: "192.0.2.2:6783".parse().unwrap(),
@@ -410,7 +389,7 @@ mod tests {
             connection_uid: uid,
         };
         OverlayOutput::Probe(Probe {
-            tunnel: TunnelId(tunnel),
+            link: LinkId::outbound(tunnel),
             kind,
         })
     }
@@ -441,11 +420,11 @@ mod tests {
         overlay.handle_connection_added(params(1, Some("awsvpc")), base());
         let error = SwitchError::NothingInCommon;
         let failed = OverlayOutput::Failed {
-            connection: ConnectionId(1),
+            link: LinkId::outbound(1),
             error,
         };
         assert_eq!(drain(&mut overlay), [failed]);
-        overlay.handle_connection_removed(ConnectionId(1));
+        overlay.handle_connection_removed(LinkId::outbound(1));
         assert_eq!(drain(&mut overlay), []);
     }
 
@@ -456,11 +435,11 @@ mod tests {
         overlay.handle_connection_added(params(1, Some("sleeve")), now);
         overlay.handle_connection_added(params(2, Some("sleeve")), now);
         drain(&mut overlay);
-        assert_eq!(overlay.tunnels()[&BRAVO].id, TunnelId(2));
+        assert_eq!(overlay.tunnels()[&BRAVO].link, LinkId::outbound(2));
         let kind = SpecialKind::Heartbeat { connection_uid: 1 };
         let from = "192.0.2.2:6783".parse().unwrap();
         let late = TunnelEvent::Special {
-            tunnel: TunnelId(1),
+            link: LinkId::outbound(1),
             from,
             kind,
         };
@@ -469,10 +448,10 @@ mod tests {
         let (at, _) = overlay.poll_timeout().unwrap();
         overlay.handle_timeout(at);
         assert_eq!(drain(&mut overlay), [heartbeat(2, 2)], "and mute");
-        overlay.handle_connection_removed(ConnectionId(1));
+        overlay.handle_connection_removed(LinkId::outbound(1));
         assert_eq!(drain(&mut overlay), []);
         assert_eq!(overlay.tunnels().len(), 1);
-        overlay.handle_connection_removed(ConnectionId(2));
+        overlay.handle_connection_removed(LinkId::outbound(2));
         assert_eq!(drain(&mut overlay), [OverlayOutput::TunnelsChanged]);
         assert!(overlay.tunnels().is_empty());
     }
@@ -481,35 +460,34 @@ mod tests {
     fn a_whole_life_is_told_in_order() {
         let now = base();
         let mut overlay = overlay();
-        let connection = ConnectionId(1);
         overlay.handle_connection_added(params(1, Some("fastdp sleeve")), now);
         drain(&mut overlay);
         let kind = SpecialKind::Heartbeat { connection_uid: 1 };
         let from = "192.0.2.2:6783".parse().unwrap();
-        let tunnel = TunnelId(1);
-        overlay.handle_tunnel_event(TunnelEvent::Special { tunnel, from, kind }, now);
+        let link = LinkId::outbound(1);
+        overlay.handle_tunnel_event(TunnelEvent::Special { link, from, kind }, now);
         let control_1 = OverlayOutput::SendControl {
-            connection,
+            link,
             control: control(1, &[]),
         };
         assert_eq!(drain(&mut overlay), [control_1]);
-        overlay.handle_control(connection, &control(1, &[]), now);
-        assert!(drain(&mut overlay).contains(&OverlayOutput::Established { connection }));
+        overlay.handle_control(link, &control(1, &[]), now);
+        assert!(drain(&mut overlay).contains(&OverlayOutput::Established { link }));
         overlay.handle_tunnel_event(
             TunnelEvent::TooBig {
-                tunnel,
+                link,
                 path_mtu_bytes: 1500,
             },
             now,
         );
         let test = Probe {
-            tunnel,
+            link,
             kind: ProbeKind::MtuTest { frame_bytes: 1452 },
         };
         let expected = [OverlayOutput::TunnelsChanged, OverlayOutput::Probe(test)];
         assert_eq!(drain(&mut overlay), expected);
-        overlay.handle_control(connection, &control(3, &1438u16.to_be_bytes()), now);
-        overlay.handle_control(connection, &control(2, &[]), now);
+        overlay.handle_control(link, &control(3, &1438u16.to_be_bytes()), now);
+        overlay.handle_control(link, &control(2, &[]), now);
         let tunnels = overlay.tunnels();
         assert_eq!(
             (tunnels[&BRAVO].mtu_bytes, tunnels[&BRAVO].stack_frag),
@@ -521,7 +499,7 @@ mod tests {
             ("sleeve", "only-common")
         );
         drain(&mut overlay);
-        overlay.handle_tunnel_event(TunnelEvent::CounterExhausted { tunnel }, now);
+        overlay.handle_tunnel_event(TunnelEvent::CounterExhausted { link }, now);
         let outputs = drain(&mut overlay);
         assert!(
             matches!(outputs.last(), Some(OverlayOutput::Failed { .. })),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nacl::SessionKey;
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
 /// Immutable snapshot the data plane forwards by (design D3).
 ///
@@ -24,11 +24,6 @@ pub struct ForwardingTable {
     /// Origin to the neighbours that get a copy (spec/mesh.md 12.2), established and symmetric.
     pub broadcast: BTreeMap<PeerName, Vec<PeerName>>,
 }
-
-/// Identity of one tunnel for the life of its connection. A new connection to the same peer has a
-/// new id, and with it new counters and replay windows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TunnelId(pub u64);
 
 /// What seals the datagrams of a connection. Links are always sealed as the original does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,8 +52,8 @@ impl Cipher {
 /// How to reach one neighbour by sleeve.
 #[derive(Clone)]
 pub struct Tunnel {
-    /// Identity; counters and replay windows are kept per id.
-    pub id: TunnelId,
+    /// Its connection; counters and replay windows are kept per link.
+    pub link: LinkId,
     /// The neighbour.
     pub remote: PeerName,
     /// Session key, or `None` when the data plane is in clear (no password, or mutually trusted).
@@ -86,7 +81,7 @@ pub struct Tunnel {
 impl std::fmt::Debug for Tunnel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tunnel")
-            .field("id", &self.id)
+            .field("link", &self.link)
             .field("remote", &self.remote)
             .field("encrypted", &self.key.is_some())
             .field("remote_address", &self.remote_address)
@@ -100,7 +95,7 @@ impl std::fmt::Debug for Tunnel {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probe {
     /// Over which tunnel. The data plane must know it from a snapshot published before the probe.
-    pub tunnel: TunnelId,
+    pub link: LinkId,
     /// What to send.
     pub kind: ProbeKind,
 }
@@ -129,7 +124,7 @@ pub enum TunnelEvent {
     /// A special frame arrived.
     Special {
         /// The tunnel it belongs to.
-        tunnel: TunnelId,
+        link: LinkId,
         /// Source address of the datagram.
         from: SocketAddr,
         /// What it was.
@@ -138,14 +133,14 @@ pub enum TunnelEvent {
     /// A DF send was refused: the kernel's path MTU towards the peer, bytes of IP packet.
     TooBig {
         /// The tunnel.
-        tunnel: TunnelId,
+        link: LinkId,
         /// Path MTU in bytes, IP header included.
         path_mtu_bytes: usize,
     },
     /// A tunnel used up a counter space; its link must be closed.
     CounterExhausted {
         /// The tunnel.
-        tunnel: TunnelId,
+        link: LinkId,
     },
 }
 

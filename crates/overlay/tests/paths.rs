@@ -6,9 +6,10 @@ mod support;
 
 use overlay::forward::DropReason;
 use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use overlay::table::{SpecialKind, Tunnel, TunnelEvent, TunnelId};
+use overlay::table::{SpecialKind, Tunnel, TunnelEvent};
 use proptest::prelude::*;
 use support::{Buffers, Host, Run, name};
+use wire::LinkId;
 use wire::ethernet::{EthernetView, MacAddr, fold, sum};
 use wire::sleeve::{FRAME_HEADER_BYTES, Frames, write_frame_header};
 
@@ -284,7 +285,7 @@ fn frames_before_the_malformed_end_of_a_datagram_count() {
     assert_eq!(
         out.events,
         [TunnelEvent::Special {
-            tunnel: TunnelId(1),
+            link: LinkId::outbound(1),
             from,
             kind
         }]

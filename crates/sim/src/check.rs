@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mesh::LinkId;
 use node::NodeStatus;
 use overlay::pmtu::overhead_bytes;
+use wire::LinkId;
 use wire::PeerName;
 use wire::topology::PeerSummary;
 

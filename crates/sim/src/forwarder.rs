@@ -46,7 +46,7 @@ pub struct Datagram {
     /// Length of the IP packet.
     pub packet_bytes: usize,
     /// The tunnel it left by, for refusals.
-    pub tunnel: overlay::table::TunnelId,
+    pub link: wire::LinkId,
     /// What it carries.
     pub body: Body,
 }
@@ -88,7 +88,7 @@ impl Forwarder {
     /// When the tunnel was not published, or without an address: the node promised both.
     pub fn probe(&self, probe: &Probe) -> Result<Datagram, String> {
         let mut tunnels = self.table.tunnels.values();
-        let tunnel = tunnels.find(|tunnel| tunnel.id == probe.tunnel);
+        let tunnel = tunnels.find(|tunnel| tunnel.link == probe.link);
         let tunnel = tunnel.ok_or("a probe names a tunnel that was not published")?;
         let (kind, df, frame_bytes) = match probe.kind {
             ProbeKind::Heartbeat { connection_uid } => (
@@ -148,7 +148,7 @@ impl Forwarder {
         match datagram.body {
             Body::Special(_) if !table.peers.contains(&datagram.sender) => Arrival::Dropped,
             Body::Special(kind) => Arrival::Event(TunnelEvent::Special {
-                tunnel: tunnel.id,
+                link: tunnel.link,
                 from,
                 kind,
             }),
@@ -229,7 +229,7 @@ impl Forwarder {
             to,
             df,
             packet_bytes: frame_bytes - forward::ETHERNET_BYTES + overhead,
-            tunnel: tunnel.id,
+            link: tunnel.link,
             body,
         })
     }

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh::LinkId;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use wire::LinkId;
 
 use crate::plan::{PathMtu, Weather};
 

@@ -11,12 +11,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipam::address::Subnet;
-use mesh::LinkId;
 use node::{Command, Input, Output, Record};
 use overlay::table::{ForwardingTable, TunnelEvent};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tracing::{Span, info_span};
+use wire::LinkId;
 use wire::PeerName;
 use wire::ethernet::MacAddr;
 

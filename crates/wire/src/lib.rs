@@ -12,10 +12,12 @@ pub mod gob;
 pub mod handshake;
 mod intake;
 pub mod ipam;
+mod link;
 pub mod message;
 pub mod name;
 pub mod quote;
 pub mod sleeve;
 pub mod topology;
 
+pub use link::LinkId;
 pub use name::PeerName;

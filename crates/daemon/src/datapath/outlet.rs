@@ -14,10 +14,10 @@ use overlay::forward::egress::Outlet;
 use overlay::forward::program::Counters;
 use overlay::merge::PARTS_MAX;
 use overlay::segment::VnetHeader;
-use overlay::table::{Tunnel, TunnelEvent, TunnelId};
+use overlay::table::{Tunnel, TunnelEvent};
 use tokio::sync::mpsc::{Sender, WeakSender};
-use wire::PeerName;
 use wire::sleeve::{DatagramError, UNDERLAY_IPV4_BYTES, UNDERLAY_IPV6_BYTES};
+use wire::{LinkId, PeerName};
 
 use crate::clock;
 
@@ -87,7 +87,7 @@ pub(super) struct Port {
     events: Events,
     /// Whether the kernel and its devices take batches; settled by the first refusal.
     batches: bool,
-    too_big: Vec<(TunnelId, Instant)>,
+    too_big: Vec<(LinkId, Instant)>,
     complained: Option<Instant>,
     failed: Option<Instant>,
 }
@@ -187,7 +187,10 @@ impl Port {
     /// Finds the path MTU and reports it; false if datagrams of this size should have fitted.
     fn report_too_big(&mut self, tunnel: &Tunnel, pair: &UdpPair, size: usize) -> bool {
         let now = clock::now();
-        let known = self.too_big.iter().position(|(id, _)| *id == tunnel.id);
+        let known = self
+            .too_big
+            .iter()
+            .position(|(link, _)| *link == tunnel.link);
         if let Some(index) = known
             && now - self.too_big[index].1 < TOO_BIG_PAUSE
         {
@@ -217,13 +220,13 @@ impl Port {
             None => {
                 self.too_big.retain(|(_, at)| now - *at < TOO_BIG_PAUSE);
                 if self.too_big.len() < TOO_BIG_TUNNELS_MAX {
-                    self.too_big.push((tunnel.id, now));
+                    self.too_big.push((tunnel.link, now));
                 }
             }
         }
         self.counters.count(DropReason::SendTooBig);
         self.tell(TunnelEvent::TooBig {
-            tunnel: tunnel.id,
+            link: tunnel.link,
             path_mtu_bytes,
         });
         true

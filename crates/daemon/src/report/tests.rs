@@ -1,7 +1,7 @@
 //! The situation of the samples in spec/cli-api.md 5, and the report made from it.
 
-use mesh::LinkId;
 use overlay::table::Cipher;
+use wire::LinkId;
 use wire::topology::{ConnectionSummary, PeerSummary};
 
 use super::*;
@@ -63,7 +63,7 @@ pub(crate) fn status(encryption: bool) -> NodeStatus {
         tunnels: vec![TunnelStatus {
             link: LinkId::inbound(1),
             remote: two,
-            name: "sleeve".to_owned(),
+            name: "sleeve",
             cipher: encryption.then_some(Cipher::Secretbox),
             mtu_bytes: if encryption { 1414 } else { 1438 },
             reason: "only-common",

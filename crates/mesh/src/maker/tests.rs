@@ -2,6 +2,7 @@
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use wire::LinkId;
 use wire::topology::{ConnectionSummary, PeerSummary};
 
 use super::*;

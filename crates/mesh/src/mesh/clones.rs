@@ -12,10 +12,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
 use super::Mesh;
-use crate::LinkId;
 use crate::gossip::TOPOLOGY;
 use crate::link::outbox::Topic;
 use crate::link::{Farewell, Link};

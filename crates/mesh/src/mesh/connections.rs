@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use rand::RngExt;
 use tracing::{debug, info};
-use wire::PeerName;
 use wire::handshake::{Features, VersionRange, WeftFeature};
 use wire::message::Message;
 use wire::quote::{printable, quote};
+use wire::{LinkId, PeerName};
 
 use super::duplicates::Survivor;
 use super::news::CAPABILITY;
@@ -20,7 +20,7 @@ use crate::link::{Farewell, Introduced, Link, Phase, READ_DEADLINE};
 use crate::maker::Ending;
 use crate::peers::{Adjacency, PEERS_MAX, peer_label};
 use crate::routes::has_established_route;
-use crate::{Connection, LinkId, MeshOutput};
+use crate::{Connection, MeshOutput};
 
 /// Most accepted links whose introduction is under way; the oldest makes room for the newest.
 pub(super) const INBOUND_HANDSHAKES_MAX: usize = 256;

@@ -7,10 +7,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
 use super::Mesh;
-use crate::LinkId;
 use crate::link::HEARTBEAT_INTERVAL;
 
 /// A live link is never silent for longer: everybody sends a heartbeat whatever else is sent.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{debug, info, warn};
-use wire::PeerName;
 use wire::message::{Message, MessageError, OverlayControl};
+use wire::{LinkId, PeerName};
 
 use super::news::NEWS;
 use super::{COLLECT_DELAY, Mesh};
@@ -17,7 +17,7 @@ use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Received};
 use crate::maker::Ending;
 use crate::topology::{Merged, Novelty};
-use crate::{Delivery, LinkId, MeshOutput};
+use crate::{Delivery, MeshOutput};
 
 /// How the names of channels begin that only those hear who announced themselves as Wefts.
 const WEFT_CHANNELS: &str = "weft-";

@@ -7,11 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use wire::PeerName;
 use wire::delta::{EntryContent, EntryNews, KnownEntry, TopologyNews};
+use wire::{LinkId, PeerName};
 
 use super::{COLLECT_DELAY, Mesh};
-use crate::LinkId;
 use crate::delta::{Applied, Base, Changes};
 use crate::doubts::Teller;
 use crate::gossip::{TOPOLOGY, choose_neighbours};

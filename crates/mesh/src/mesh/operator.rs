@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use wire::PeerName;
 use wire::quote::printable;
 use wire::topology::PeerSummary;
+use wire::{LinkId, PeerName};
 
 use super::Mesh;
 use crate::status::{ConnectionStatus, MeshStatus};
-use crate::{DirectPeer, LinkId, MeshOutput};
+use crate::{DirectPeer, MeshOutput};
 
 impl Mesh {
     /// Adds direct peers; with `replace` forgets all earlier ones first. Those not connected are

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use mesh::{Connection, Delivery, DirectPeer, LinkId, Mesh, MeshConfig, MeshOutput, Password};
-use wire::PeerName;
+use mesh::{Connection, Delivery, DirectPeer, Mesh, MeshConfig, MeshOutput, Password};
 use wire::handshake::{FLAG_PLAIN, Features, encode_header};
 use wire::message::{Message, OverlayControl, encode_frame};
 use wire::quote::printable;
+use wire::{LinkId, PeerName};
 
 thread_local! {
     /// The mesh that is at work, for whoever listens to the logs.

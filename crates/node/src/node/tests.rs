@@ -5,9 +5,10 @@ mod allocation;
 
 use std::net::SocketAddr;
 use std::time::Duration;
+use wire::LinkId;
 
 use mesh::{DirectPeer, GossipContent, Password};
-use overlay::table::{Cipher, ProbeKind, SpecialKind, Tunnel, TunnelEvent, TunnelId};
+use overlay::table::{Cipher, ProbeKind, SpecialKind, Tunnel, TunnelEvent};
 
 use super::*;
 
@@ -161,15 +162,15 @@ impl Pair {
 
     fn carry(&mut self, n: usize, probe: &Probe) {
         let tunnel = self.tunnel(n).expect("published before the probe");
-        assert_eq!(tunnel.id, probe.tunnel);
+        assert_eq!(tunnel.link, probe.link);
         assert_ne!(tunnel.remote_address, None);
         let kind = match probe.kind {
             ProbeKind::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
             ProbeKind::FragmentationTest => SpecialKind::FragmentationTest,
             ProbeKind::MtuTest { frame_bytes } if frame_bytes > 1452 => {
-                let (tunnel, path_mtu_bytes) = (tunnel.id, 1500);
+                let (link, path_mtu_bytes) = (tunnel.link, 1500);
                 let event = TunnelEvent::TooBig {
-                    tunnel,
+                    link,
                     path_mtu_bytes,
                 };
                 return self.nodes[n].handle_input(Input::Tunnel(event), self.now);
@@ -180,8 +181,8 @@ impl Pair {
             return;
         };
         let from = address(n as u8 + 1);
-        let tunnel = far.id;
-        let event = TunnelEvent::Special { tunnel, from, kind };
+        let link = far.link;
+        let event = TunnelEvent::Special { link, from, kind };
         self.nodes[1 - n].handle_input(Input::Tunnel(event), self.now);
     }
 
@@ -410,8 +411,8 @@ fn inputs_about_what_is_gone_are_ignored() {
         );
         node.handle_input(Input::DialFailed { link, error }, now);
     }
-    let tunnel = TunnelId(5);
-    let event = TunnelEvent::CounterExhausted { tunnel };
+    let link = LinkId::outbound(5);
+    let event = TunnelEvent::CounterExhausted { link };
     node.handle_input(Input::Tunnel(event), now);
     let outputs = drain(&mut node);
     assert!(outputs.is_empty(), "{outputs:?}");

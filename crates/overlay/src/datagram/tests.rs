@@ -2,6 +2,7 @@
 
 use nacl::SessionKey;
 use proptest::prelude::*;
+use wire::LinkId;
 use wire::sleeve::Frames;
 
 use super::*;
@@ -16,7 +17,7 @@ fn key(hex: &str) -> Arc<SessionKey> {
 
 fn tunnel(key: Option<Arc<SessionKey>>, outbound: bool) -> Tunnel {
     Tunnel {
-        id: TunnelId(1),
+        link: LinkId::outbound(1),
         remote: REMOTE,
         key,
         cipher: Cipher::default(),

@@ -196,8 +196,8 @@ impl Egress {
         frame_bytes: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> &mut Lane {
-        let (id, lanes) = (batch.hop.session.id, &self.lanes);
-        let index = lanes.iter().position(|lane| lane.serves(id, is_df));
+        let (link, lanes) = (batch.hop.session.link, &self.lanes);
+        let index = lanes.iter().position(|lane| lane.serves(link, is_df));
         let index = index
             .or_else(|| lanes.iter().position(Lane::is_idle))
             .unwrap_or_else(|| {
@@ -205,7 +205,7 @@ impl Egress {
                 self.victim
             });
         let lane = &mut self.lanes[index];
-        if !lane.serves(id, is_df) || !lane.has_room(frame_bytes) {
+        if !lane.serves(link, is_df) || !lane.has_room(frame_bytes) {
             flush_lane(lane, batch.counters, batch.outlet);
             lane.begin(batch.us, batch.hop.session, batch.hop.tunnel, is_df);
         }
@@ -238,13 +238,13 @@ struct Batch<'a, O> {
 }
 
 fn flush_lane(lane: &mut Lane, counters: &Counters, outlet: &mut impl Outlet) {
-    let Some(id) = lane.tunnel_id() else { return };
+    let Some(link) = lane.link() else { return };
     let is_sent = lane.flush(|tunnel, is_df, bytes, datagram_bytes| {
         debug_assert!(bytes.len() <= UDP_PAYLOAD_MAX_BYTES, "one run is one call");
         outlet.transmit(tunnel, is_df, bytes, datagram_bytes);
     });
     if !is_sent {
         counters.count(DropReason::CounterExhausted);
-        outlet.report(TunnelEvent::CounterExhausted { tunnel: id });
+        outlet.report(TunnelEvent::CounterExhausted { link });
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use wire::PeerName;
+use wire::{LinkId, PeerName};
 
 use crate::datagram::Session;
 use crate::forward::{DropReason, tunnel_to};
-use crate::table::{ForwardingTable, Tunnel, TunnelId};
+use crate::table::{ForwardingTable, Tunnel};
 
 /// A snapshot together with the sessions of its tunnels.
 #[derive(Default)]
@@ -21,10 +21,10 @@ pub struct Program {
 /// Makes programs of tables, so that a tunnel keeps its session for life.
 #[derive(Default)]
 pub struct Compiler {
-    sessions: HashMap<TunnelId, Arc<Session>>,
+    sessions: HashMap<LinkId, Arc<Session>>,
     /// Tunnels that left the table. A session made anew would repeat numbers under the same key,
     /// so their ids never get another one. Eight bytes per connection ever made.
-    retired: HashSet<TunnelId>,
+    retired: HashSet<LinkId>,
 }
 
 impl Compiler {
@@ -35,7 +35,7 @@ impl Compiler {
 
     /// The next program. Sessions of tunnels that are gone end with the last thread to let go.
     pub fn compile(&mut self, table: Arc<ForwardingTable>) -> Program {
-        let live: HashSet<TunnelId> = table.tunnels.values().map(|tunnel| tunnel.id).collect();
+        let live: HashSet<LinkId> = table.tunnels.values().map(|tunnel| tunnel.link).collect();
         let retired = &mut self.retired;
         self.sessions.retain(|id, _| {
             let is_live = live.contains(id);
@@ -46,13 +46,13 @@ impl Compiler {
         });
         let mut sessions = HashMap::new();
         for (&remote, tunnel) in &table.tunnels {
-            if self.retired.contains(&tunnel.id) {
+            if self.retired.contains(&tunnel.link) {
                 tracing::error!(?tunnel, "tunnel came back after it was removed; not used");
                 continue;
             }
             let session = self
                 .sessions
-                .entry(tunnel.id)
+                .entry(tunnel.link)
                 .or_insert_with(|| Arc::new(Session::new(tunnel)));
             sessions.insert(remote, Arc::clone(session));
         }
@@ -60,7 +60,7 @@ impl Compiler {
     }
 
     /// The session of a live tunnel.
-    pub fn session(&self, id: TunnelId) -> Option<&Arc<Session>> {
+    pub fn session(&self, id: LinkId) -> Option<&Arc<Session>> {
         self.sessions.get(&id)
     }
 }
@@ -129,7 +129,7 @@ mod tests {
     fn table(id: u64) -> Arc<ForwardingTable> {
         let remote = PeerName::from_u64(2);
         let tunnel = Tunnel {
-            id: TunnelId(id),
+            link: LinkId::outbound(id),
             remote,
             key: None,
             cipher: Cipher::default(),

@@ -182,9 +182,8 @@ impl ReceivePath {
         match verdict {
             Received::Drop(reason) => counters.count(reason),
             Received::Special(kind) => {
-                let tunnel = via.session.id;
                 outlet.report(TunnelEvent::Special {
-                    tunnel,
+                    link: via.session.link,
                     from: via.from,
                     kind,
                 });

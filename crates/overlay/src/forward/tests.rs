@@ -1,8 +1,9 @@
 //! Tests of the forwarding decision.
 
 use super::*;
-use crate::table::{Cipher, TunnelId};
+use crate::table::Cipher;
 use crate::testing::{sleeve_vectors, unhex};
+use wire::LinkId;
 
 fn name(n: u64) -> PeerName {
     PeerName::from_u64(n)
@@ -16,7 +17,7 @@ fn mac(n: u8) -> MacAddr {
 
 fn tunnel(remote: u64) -> Tunnel {
     Tunnel {
-        id: TunnelId(remote),
+        link: LinkId::outbound(remote),
         remote: name(remote),
         key: None,
         cipher: Cipher::default(),

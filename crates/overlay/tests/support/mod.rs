@@ -14,9 +14,9 @@ use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::mac::MacTable;
 use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent, TunnelId};
-use wire::PeerName;
+use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent};
 use wire::sleeve::DatagramError;
+use wire::{LinkId, PeerName};
 
 /// Peer `n`.
 pub(crate) fn name(n: u64) -> PeerName {
@@ -181,7 +181,7 @@ impl Host {
 /// the original does it, else as two Wefts do.
 fn tunnel(us: u64, other: u64) -> Tunnel {
     Tunnel {
-        id: TunnelId(other),
+        link: LinkId::outbound(other),
         remote: name(other),
         key: Some(Arc::new(SessionKey::from_bytes([us.min(other) as u8; 32]))),
         cipher: if us + other == 3 {

@@ -3,12 +3,12 @@
 
 use std::net::SocketAddr;
 
-use mesh::{DirectPeer, GossipContent, LinkId, Mesh, MeshConfig, MeshOutput, Password};
+use mesh::{DirectPeer, GossipContent, Mesh, MeshConfig, MeshOutput, Password};
 use node::Input;
-use overlay::table::{SpecialKind, TunnelEvent, TunnelId};
+use overlay::table::{SpecialKind, TunnelEvent};
 use rand::{Rng, RngExt};
-use wire::PeerName;
 use wire::topology::{ConnectionSummary, PeerSummary};
+use wire::{LinkId, PeerName};
 
 use super::{Violation, World};
 use crate::plan::PORT;
@@ -260,29 +260,29 @@ impl World {
             .table
             .tunnels
             .values()
-            .map(|t| t.id)
+            .map(|t| t.link)
             .collect();
         for _ in 0..10 {
-            let tunnel = match known.len() {
-                0 => TunnelId(self.rng.random_range(0..4)),
+            let link = match known.len() {
+                0 => LinkId::outbound(self.rng.random_range(0..4)),
                 count => known[self.rng.random_range(0..count)],
             };
-            let event = self.forged_event(tunnel);
+            let event = self.forged_event(link);
             self.input(site, run, Input::Tunnel(event))?;
         }
         Ok(())
     }
 
-    fn forged_event(&mut self, tunnel: TunnelId) -> TunnelEvent {
+    fn forged_event(&mut self, link: LinkId) -> TunnelEvent {
         let kind = match self.rng.random_range(0..5) {
             0 => {
                 let path_mtu_bytes = self.rng.random_range(0..70_000);
                 return TunnelEvent::TooBig {
-                    tunnel,
+                    link,
                     path_mtu_bytes,
                 };
             }
-            1 => return TunnelEvent::CounterExhausted { tunnel },
+            1 => return TunnelEvent::CounterExhausted { link },
             2 => SpecialKind::Heartbeat {
                 connection_uid: self.rng.random(),
             },
@@ -292,7 +292,7 @@ impl World {
             },
         };
         let from = "198.51.100.9:1".parse().expect("an address");
-        TunnelEvent::Special { tunnel, from, kind }
+        TunnelEvent::Special { link, from, kind }
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh::LinkId;
 use node::Input;
 use rand::RngExt;
+use wire::LinkId;
 
 use super::{Event, Violation, World};
 use crate::host::Power;

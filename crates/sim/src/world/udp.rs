@@ -28,9 +28,8 @@ impl World {
             .copied()
             .unwrap_or(INTERFACE_MTU_BYTES);
         if datagram.df && datagram.packet_bytes > known {
-            let tunnel = datagram.tunnel;
             let event = TunnelEvent::TooBig {
-                tunnel,
+                link: datagram.link,
                 path_mtu_bytes: known,
             };
             let event = Event::News {
