@@ -4,7 +4,9 @@
 //! never sets it.
 //!
 //! All sockets of a [`UdpPair`] are bound to the same address. A one-instruction socket filter
-//! hands everything received to the first, so the others only send.
+//! hands everything received to the first, so the others only send. Receive offload comes before
+//! the filter: the kernel merges if a socket it picks by the hash of both addresses wants it, so
+//! every one of them asks.
 
 use std::io;
 use std::mem::{MaybeUninit, size_of, size_of_val};
@@ -98,9 +100,6 @@ impl UdpPair {
         drop(bound(address, false)?);
         let df = bound(address, true)?;
         attach_first_takes_all(&df)?;
-        if set(&df, libc::SOL_UDP, UDP_GRO, 1).is_err() {
-            tracing::warn!("kernel without UDP receive offload; throughput will be low");
-        }
         let takes_batches = set(&df, libc::SOL_UDP, UDP_SEGMENT, 0).is_ok();
         let local = df
             .local_addr()?
@@ -108,6 +107,12 @@ impl UdpPair {
             .ok_or(io::ErrorKind::InvalidInput)?;
         let non_df = bound(local, true)?;
         let probing = bound(local, true)?;
+        for socket in [&df, &non_df, &probing] {
+            if set(socket, libc::SOL_UDP, UDP_GRO, 1).is_err() {
+                tracing::warn!("kernel without UDP receive offload; throughput will be low");
+                break;
+            }
+        }
         for (socket, fragmentation) in [
             (&df, Fragmentation::Refused),
             (&non_df, Fragmentation::Allowed),
