@@ -230,6 +230,8 @@ impl Datapath {
                 ("frames_in", &counters.frames_in),
                 ("frames_injected", &counters.frames_injected),
                 ("datagrams_in", &counters.datagrams_in),
+                ("receive_buffers", &counters.receive_buffers),
+                ("datagrams_unmerged", &counters.datagrams_unmerged),
                 ("datagrams_out", &counters.datagrams_out),
                 ("bytes_in", &counters.bytes_in),
                 ("bytes_out", &counters.bytes_out),

@@ -217,6 +217,20 @@ impl Lab {
         self.datapaths[n - 1].0.program(Arc::new(table));
     }
 
+    /// Lets real packets of the MTU's size cross the first cable, merged by the receiver alone.
+    fn make_cable_nic_like(&self) {
+        let (id, like) = (&self.id, "gso off tso off tx-udp-segmentation off gro on");
+        // A veth merges only what its other end would not have sent in one piece.
+        sh(&format!(
+            "
+            for n in 1 2; do
+                ip netns exec {id}h$n ethtool -K under1 {like}
+                ip netns exec {id}u ethtool -K h${{n}}k1 {like}
+            done
+            "
+        ));
+    }
+
     fn counters(&self, n: usize) -> BTreeMap<String, u64> {
         let mut counters = self.datapaths[n - 1].0.counters();
         counters.retain(|_, value| *value > 0);
@@ -481,6 +495,32 @@ fn probes_arrive_as_what_they_were_sent_as() {
 }
 
 #[test]
+fn datagrams_that_are_not_merged_are_counted() {
+    // On one core nothing is received before a whole batch was sent.
+    let plan = Plan {
+        one_core: true,
+        ..PLAIN
+    };
+    let Some(lab) = Lab::new(plan) else { return };
+    lab.make_cable_nic_like();
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
+    let merged = lab.counters(2);
+    assert!(
+        merged["datagrams_in"] > 4 * merged["receive_buffers"],
+        "{merged:?}"
+    );
+    assert_eq!(merged.get("datagrams_unmerged"), None, "{merged:?}");
+
+    sh(&format!(
+        "ip netns exec {}h2 ethtool -K under1 gro off",
+        lab.id
+    ));
+    lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
+    let single = lab.counters(2);
+    assert!(single["datagrams_unmerged"] >= 4096, "{single:?}");
+}
+
+#[test]
 fn cut_underlay_and_garbage_from_strangers_are_survived() {
     let Some(lab) = Lab::new(ENCRYPTED) else {
         return;
@@ -551,10 +591,7 @@ fn throughput() {
             "
         ));
         if std::env::var_os("WEFT_BENCH_NIC").is_some() {
-            let off = "gso off tso off tx-udp-segmentation off gro on";
-            sh(&format!(
-                "for n in 1 2; do ip netns exec {id}h$n ethtool -K under1 {off}; done"
-            ));
+            lab.make_cable_nic_like();
         }
         pin(&lab.tids(0), 0);
         pin(&lab.tids(1), 1);

@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod egress;
+pub mod merging;
 pub mod program;
 pub mod receive;
 

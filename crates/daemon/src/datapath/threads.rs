@@ -14,6 +14,7 @@ use linux::tap::{READ_BYTES, Tap};
 use linux::udp::{RECEIVE_BYTES, Received, UdpPair};
 use overlay::forward::DropReason;
 use overlay::forward::capture::CapturePath;
+use overlay::forward::merging::{MergeWatch, ReceiveBuffer};
 use overlay::forward::program::Counters;
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::segment::VnetHeader;
@@ -214,6 +215,7 @@ struct Receive {
     counters: Arc<Counters>,
     path: ReceivePath,
     arena: Box<[u8]>,
+    merge_watch: MergeWatch,
     /// Whether datagrams may be waiting, per family.
     ready: [bool; 2],
     swept_secs: u32,
@@ -230,6 +232,7 @@ impl Receive {
                 .with_bridge_mtu(bridge_mtu_bytes),
             port,
             arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+            merge_watch: MergeWatch::new(),
             swept_secs: 0,
         }
     }
@@ -267,12 +270,11 @@ impl Receive {
                 };
                 let Some(got) = receive_from(pair, buffer) else {
                     *is_ready = false;
+                    self.merge_watch.pause();
                     break;
                 };
                 let range = filled..filled + got.bytes;
-                let count = got.bytes.div_ceil(got.datagram_bytes.max(1)) as u64;
-                self.counters.datagrams_in.fetch_add(count, Relaxed);
-                self.counters.bytes_in.fetch_add(got.bytes as u64, Relaxed);
+                count_received(scene, &mut self.merge_watch, got);
                 let size = got.datagram_bytes;
                 let (arena, port) = (&mut self.arena, &mut self.port);
                 self.path
@@ -291,6 +293,33 @@ impl Receive {
             let mut macs = shared.macs.write().unwrap_or_else(PoisonError::into_inner);
             macs.expire(now_secs);
         }
+    }
+}
+
+/// Counts what one receive call gave, and says when the kernel stopped merging.
+fn count_received(scene: Scene<'_>, watch: &mut MergeWatch, got: Received) {
+    let datagrams = got.bytes.div_ceil(got.datagram_bytes.max(1)) as u64;
+    let counters = scene.counters;
+    counters.receive_buffers.fetch_add(1, Relaxed);
+    counters.datagrams_in.fetch_add(datagrams, Relaxed);
+    counters.bytes_in.fetch_add(got.bytes as u64, Relaxed);
+    let buffer = ReceiveBuffer {
+        from: got.from,
+        datagram_bytes: got.datagram_bytes,
+        datagrams,
+    };
+    let Some(found) = watch.take(buffer, scene.now_secs) else {
+        return;
+    };
+    counters
+        .datagrams_unmerged
+        .fetch_add(found.datagrams, Relaxed);
+    if found.is_worth_saying {
+        tracing::warn!(
+            from = %got.from,
+            "datagrams arrive one by one, which costs much throughput; \
+             is receive offload of the interface off (ethtool -K … gro on)?"
+        );
     }
 }
 

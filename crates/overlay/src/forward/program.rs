@@ -98,6 +98,10 @@ pub struct Counters {
     pub frames_injected: AtomicU64,
     /// Datagrams received.
     pub datagrams_in: AtomicU64,
+    /// Receive calls that gave datagrams; the kernel merges several into one where it can.
+    pub receive_buffers: AtomicU64,
+    /// Datagrams that came one by one although they came in trains.
+    pub datagrams_unmerged: AtomicU64,
     /// Datagrams sent.
     pub datagrams_out: AtomicU64,
     /// UDP payload bytes received.
