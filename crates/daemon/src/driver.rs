@@ -10,17 +10,18 @@
 mod handle;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use node::{Command, Input, Node, Output, Record, Reply, RequestId};
 use overlay::table::TunnelEvent;
+use plane::{Ended, Events, Plane};
 use tokio::sync::{mpsc, oneshot};
 use wire::LinkId;
 
 use crate::clock;
-use crate::datapath::Datapath;
 use crate::links::{LinkEvent, Links};
 use crate::store::{Store, StoreError};
 use handle::{Request, Shared};
@@ -39,8 +40,8 @@ pub struct Driver {
     node: Node,
     links: Links,
     link_events: mpsc::Receiver<LinkEvent>,
-    datapath: Arc<Datapath>,
-    tunnel_events: mpsc::Receiver<TunnelEvent>,
+    plane: Arc<Plane>,
+    tunnel_events: Events,
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
@@ -51,10 +52,21 @@ pub struct Driver {
     unsent: BTreeSet<LinkId>,
 }
 
+/// Why a driver cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// State cannot be written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The data plane is gone.
+    #[error(transparent)]
+    Plane(#[from] Ended),
+}
+
 /// What woke the loop.
 enum Wake {
     Link(LinkEvent),
-    Tunnel(TunnelEvent),
+    Tunnel(Result<TunnelEvent, Ended>),
     Request(Request),
     Cancelled,
     Timeout,
@@ -66,8 +78,8 @@ impl Driver {
     pub fn new(
         node: Node,
         links: (Links, mpsc::Receiver<LinkEvent>),
-        datapath: Arc<Datapath>,
-        tunnel_events: mpsc::Receiver<TunnelEvent>,
+        plane: Arc<Plane>,
+        tunnel_events: Events,
         store: Arc<Store>,
     ) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
@@ -77,7 +89,7 @@ impl Driver {
             node,
             links,
             link_events,
-            datapath,
+            plane,
             tunnel_events,
             requests,
             shared: handle.shared(),
@@ -89,9 +101,9 @@ impl Driver {
         (driver, handle)
     }
 
-    /// Runs until state cannot be written or a channel is closed. Dropping it closes all links.
-    /// Whoever still waits for a reply is told why there is none.
-    pub async fn run(mut self) -> Result<(), StoreError> {
+    /// Runs until state cannot be written, the data plane ends or a channel is closed. Dropping it
+    /// closes all links. Whoever still waits for a reply is told why there is none.
+    pub async fn run(mut self) -> Result<(), DriverError> {
         let result = self.turn_for_ever().await;
         if let Err(error) = &result {
             self.shared.stop(&error.to_string());
@@ -99,13 +111,13 @@ impl Driver {
         result
     }
 
-    async fn turn_for_ever(&mut self) -> Result<(), StoreError> {
+    async fn turn_for_ever(&mut self) -> Result<(), DriverError> {
         self.collect();
         self.carry_out()?;
         loop {
             match self.wait().await {
                 Wake::Link(event) => self.handle_link(event),
-                Wake::Tunnel(event) => self.feed(Input::Tunnel(event)),
+                Wake::Tunnel(event) => self.feed(Input::Tunnel(event?)),
                 Wake::Request(request) => self.handle_request(request),
                 Wake::Cancelled | Wake::Timeout => {}
                 Wake::Closed => return Ok(()),
@@ -120,7 +132,7 @@ impl Driver {
         let timeout = self.node.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             event = self.link_events.recv() => event.map_or(Wake::Closed, Wake::Link),
-            event = self.tunnel_events.recv() => event.map_or(Wake::Closed, Wake::Tunnel),
+            event = poll_fn(|context| self.tunnel_events.poll_next(context)) => Wake::Tunnel(event),
             request = self.requests.recv() => request.map_or(Wake::Closed, Wake::Request),
             () = self.shared.cancelled() => Wake::Cancelled,
             () = sleep_until(timeout) => Wake::Timeout,
@@ -300,8 +312,8 @@ impl Driver {
                 return self.links.send(link, bytes).is_err().then_some(link);
             }
             Output::Close { link } => self.links.close(link),
-            Output::Program(table) => self.datapath.program(table),
-            Output::Probe(probe) => self.datapath.probe(probe),
+            Output::Program(table) => self.plane.program(table),
+            Output::Probe(probe) => self.plane.probe(probe),
             Output::Reply { id, reply } => {
                 if let Some(sender) = self.replies.remove(&id) {
                     // Who asked may have gone away.

@@ -25,10 +25,10 @@ use axum::routing::{get, post};
 use http_body_util::LengthLimitError;
 use linux::addr::Cidr;
 use node::Command;
+use plane::Plane;
 
 use crate::addresses::Addresses;
 use crate::containers::Containers;
-use crate::datapath::Datapath;
 use crate::docker::Docker;
 use crate::driver::Handle;
 use crate::host::HostHandle;
@@ -52,7 +52,7 @@ pub struct App {
     /// Addresses of containers and of the bridge.
     pub addresses: Addresses,
     /// Counters and learned addresses.
-    pub datapath: Arc<Datapath>,
+    pub plane: Arc<Plane>,
     /// The engine, unless Docker is not used.
     pub docker: Option<Docker>,
     /// Set when start-up is complete.
@@ -70,7 +70,7 @@ impl App {
     pub fn new(
         driver: Handle,
         host: HostHandle,
-        datapath: Arc<Datapath>,
+        plane: Arc<Plane>,
         docker: Option<Docker>,
         port: u16,
     ) -> Self {
@@ -78,7 +78,7 @@ impl App {
             addresses: Addresses::new(driver.clone(), host.clone()),
             driver,
             host,
-            datapath,
+            plane,
             docker,
             ready: AtomicBool::new(false),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -108,10 +108,10 @@ impl App {
             version: self.version.clone(),
             ready: self.ready.load(Ordering::Acquire),
             port: self.port,
-            interface: self.datapath.interface(),
-            capture_stats: self.datapath.counters(),
+            interface: self.plane.interface(),
+            capture_stats: self.plane.counters(),
             macs: self
-                .datapath
+                .plane
                 .macs(clock::now())
                 .into_iter()
                 .map(|(mac, owner, age)| LearnedMac { mac, owner, age })

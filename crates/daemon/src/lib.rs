@@ -7,7 +7,6 @@ pub mod addresses;
 pub mod clock;
 pub mod config;
 pub mod containers;
-pub mod datapath;
 pub mod docker;
 pub mod driver;
 pub mod host;

@@ -19,7 +19,7 @@ pub fn has_state(state_dir: &Path) -> bool {
 pub fn reset(state_dir: &Path, run_dir: &Path) -> Vec<String> {
     let mut failures = Vec::new();
     let bridge = remembered_bridge(state_dir);
-    let own_links = [crate::datapath::TAP_NAME];
+    let own_links = [plane::TAP_NAME];
     for error in linux::reset::reset(&bridge, &own_links) {
         failures.push(error.to_string());
     }

@@ -19,14 +19,13 @@ use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
-use overlay::table::{Cipher, TunnelEvent};
+use overlay::table::Cipher;
+use plane::{Events, Plane};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
 use wire::PeerName;
 
 use crate::config::{Config, HostOptions, IpamOptions, MeshOptions};
-use crate::datapath::{Datapath, DatapathConfig};
 use crate::docker::Docker;
 use crate::driver::{DIRECT_PEERS, Driver, Handle};
 use crate::host::{Host, HostConfig, HostHandle};
@@ -107,13 +106,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 
     let HostSide {
         node,
-        datapath,
+        plane,
         tunnel_events,
         host: host_handle,
     } = bring_up(&mesh, &host, ipam.as_ref(), control_port, &store)?;
     let links = Links::new(mesh.listen);
     let link_events = links.0.events();
-    let (driver, handle) = Driver::new(node, links, datapath.clone(), tunnel_events, store.clone());
+    let (driver, handle) = Driver::new(node, links, plane.clone(), tunnel_events, store.clone());
     let mut driver = Running::start(driver);
     let _accept = links::accept(sockets.mesh, link_events);
     let _names = peers.connect(handle.clone(), &store).await?;
@@ -121,7 +120,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let app = Arc::new(App::new(
         handle,
         host_handle.clone(),
-        datapath,
+        plane,
         docker,
         mesh.port,
     ));
@@ -194,8 +193,8 @@ fn dump_threads() {
 /// What a daemon drives on its host.
 struct HostSide {
     node: Node,
-    datapath: Arc<Datapath>,
-    tunnel_events: mpsc::Receiver<TunnelEvent>,
+    plane: Arc<Plane>,
+    tunnel_events: Events,
     host: HostHandle,
 }
 
@@ -221,15 +220,14 @@ fn bring_up(
         armed: created,
     };
     let node = Node::new(node_config, seed()?, clock::now());
-    let datapath_config = DatapathConfig {
+    let plane_config = plane::Config {
         bridge: host.bridge.clone(),
         listen: mesh.listen,
         port: mesh.port,
         name,
     };
-    let (datapath, tunnel_events) =
-        Datapath::start(datapath_config).context("starting the data plane")?;
-    let datapath = Arc::new(datapath);
+    let (plane, tunnel_events) = Plane::start(plane_config).context("starting the data plane")?;
+    let plane = Arc::new(plane);
     let host_config = HostConfig {
         bridge: host.bridge.clone(),
         docker_bridge: host.docker_bridge.clone(),
@@ -241,7 +239,7 @@ fn bring_up(
     undo.disarm();
     Ok(HostSide {
         node,
-        datapath,
+        plane,
         tunnel_events,
         host: host_handle,
     })

@@ -10,18 +10,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use daemon::datapath::{Datapath, DatapathConfig};
 use linux::netns::{Netns, run_in};
 use nacl::SessionKey;
 use overlay::table::{Cipher, ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent};
+use plane::{Config, Ended, Events, Plane};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use tokio::sync::mpsc::Receiver;
 use wire::{LinkId, PeerName};
 
 const PORT: u16 = 6783;
@@ -33,6 +33,15 @@ fn sh(script: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\n{text}{errors}");
     text
+}
+
+/// Says that a test could not run, where the test harness does not swallow it.
+fn skip(why: &str) {
+    let line = format!(
+        "skipped: {}: {why}\n",
+        std::thread::current().name().unwrap_or("?")
+    );
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// How a lab differs from the usual.
@@ -69,7 +78,7 @@ const ENCRYPTED: Plan = Plan {
 struct Lab {
     id: String,
     plan: Plan,
-    datapaths: Vec<(Datapath, Receiver<TunnelEvent>)>,
+    planes: Vec<(Plane, Events)>,
 }
 
 impl Lab {
@@ -77,7 +86,7 @@ impl Lab {
     fn new(plan: Plan) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root to make network namespaces");
+            skip("needs root to make network namespaces");
             return None;
         }
         let id = format!(
@@ -88,7 +97,7 @@ impl Lab {
         let mut lab = Self {
             id,
             plan,
-            datapaths: Vec::new(),
+            planes: Vec::new(),
         };
         sh(&format!(
             "ip netns add {0}u; ip -n {0}u link set lo up",
@@ -99,7 +108,7 @@ impl Lab {
         }
         for n in 1..=plan.hosts {
             let netns = Netns::named(&format!("{}h{n}", lab.id)).unwrap();
-            let config = DatapathConfig {
+            let config = Config {
                 bridge: "weave".to_owned(),
                 listen: None,
                 port: PORT,
@@ -112,10 +121,10 @@ impl Lab {
                     first.set(0);
                     sched_setaffinity(None, &first).unwrap();
                 }
-                Datapath::start(config)
+                Plane::start(config)
             };
             let started = run_in(&netns, start).unwrap().unwrap();
-            lab.datapaths.push(started);
+            lab.planes.push(started);
         }
         for n in 1..=plan.hosts {
             lab.program(n, plan.tunnel_mtu);
@@ -214,7 +223,7 @@ impl Lab {
         table
             .broadcast
             .insert(name(n), neighbours.iter().map(|&m| name(m)).collect());
-        self.datapaths[n - 1].0.program(Arc::new(table));
+        self.planes[n - 1].0.program(Arc::new(table));
     }
 
     /// Lets real packets of the MTU's size cross the first cable, merged by the receiver alone.
@@ -232,7 +241,7 @@ impl Lab {
     }
 
     fn counters(&self, n: usize) -> BTreeMap<String, u64> {
-        let mut counters = self.datapaths[n - 1].0.counters();
+        let mut counters = self.planes[n - 1].0.counters();
         counters.retain(|_, value| *value > 0);
         counters
     }
@@ -269,7 +278,7 @@ impl Lab {
     /// The next event of host `n`, waiting a little.
     fn event(&mut self, n: usize) -> Option<TunnelEvent> {
         for _ in 0..800 {
-            if let Ok(event) = self.datapaths[n - 1].1.try_recv() {
+            if let Ok(Some(event)) = self.planes[n - 1].1.try_next() {
                 return Some(event);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -280,10 +289,10 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for n in 1..=self.datapaths.len() {
+        for n in 1..=self.planes.len() {
             eprintln!("host {n}: {:?}", self.counters(n));
         }
-        self.datapaths.clear();
+        self.planes.clear();
         for n in 1..=self.plan.hosts {
             for kind in ["c", "h"] {
                 let netns = format!("{}{kind}{n}", self.id);
@@ -315,6 +324,11 @@ for i in range(100):
 c.sendall(sys.stdin.buffer.read()); c.shutdown(socket.SHUT_WR); c.recv(1)
 ";
 
+#[expect(clippy::disallowed_methods, reason = "a real data plane reads it, too")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 fn name(n: usize) -> PeerName {
     PeerName::from_u64(0x0200_0000_0000 + n as u64)
 }
@@ -338,7 +352,7 @@ fn two_hosts_carry_ping_and_tcp_encrypted() {
     lab.assert_tcp_carries(1, 2, "10.32.0.2", 20_000_000);
     lab.assert_tcp_carries(2, 1, "fd99::1", 20_000_000);
     assert_eq!(lab.counters(1).get("dropped_undecryptable"), None);
-    let macs = lab.datapaths[0].0.macs(daemon::clock::now());
+    let macs = lab.planes[0].0.macs(now());
     assert!(
         (1..=2).all(|n| macs.iter().any(|(_, peer, _)| *peer == name(n))),
         "{macs:?}"
@@ -467,7 +481,7 @@ fn probes_arrive_as_what_they_were_sent_as() {
     ];
     for (probe, special) in kinds {
         lab.in_host(1, || {
-            lab.datapaths[0].0.probe(Probe {
+            lab.planes[0].0.probe(Probe {
                 link: LinkId::outbound(2),
                 kind: probe,
             })
@@ -482,7 +496,7 @@ fn probes_arrive_as_what_they_were_sent_as() {
         frame_bytes: 60_000,
     };
     lab.in_host(1, || {
-        lab.datapaths[0].0.probe(Probe {
+        lab.planes[0].0.probe(Probe {
             link: LinkId::outbound(2),
             kind,
         })
@@ -546,31 +560,34 @@ fn cut_underlay_and_garbage_from_strangers_are_survived() {
 }
 
 #[test]
-fn data_plane_whose_tap_is_deleted_ends_and_closes_its_queue() {
+fn data_plane_whose_tap_is_deleted_ends_and_says_why() {
     let Some(mut lab) = Lab::new(PLAIN) else {
         return;
     };
     sh(&format!("ip -n {}h1 link del weft-tap", lab.id));
     for _ in 0..400 {
-        use tokio::sync::mpsc::error::TryRecvError;
-        if lab.datapaths[0].1.try_recv() == Err(TryRecvError::Disconnected) {
+        if let Err(ended) = lab.planes[0].1.try_next() {
+            let Ended::Failed { thread, .. } = ended else {
+                panic!("{ended}");
+            };
+            assert!(["weft-tx", "weft-data"].contains(&thread), "{thread}");
             return;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    panic!("the queue is still open");
+    panic!("it runs on");
 }
 
 #[test]
 fn second_data_plane_on_the_same_port_is_refused() {
     let Some(lab) = Lab::new(PLAIN) else { return };
-    let config = DatapathConfig {
+    let config = Config {
         bridge: "weave".to_owned(),
         listen: None,
         port: PORT,
         name: name(9),
     };
-    let error = lab.in_host(1, || Datapath::start(config).err().unwrap().to_string());
+    let error = lab.in_host(1, || Plane::start(config).err().unwrap().to_string());
     assert!(error.contains("weft-tap"), "{error}");
 }
 

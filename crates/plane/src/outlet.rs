@@ -15,11 +15,11 @@ use overlay::forward::program::Counters;
 use overlay::merge::PARTS_MAX;
 use overlay::segment::VnetHeader;
 use overlay::table::{Tunnel, TunnelEvent};
-use tokio::sync::mpsc::{Sender, WeakSender};
 use wire::sleeve::{DatagramError, UNDERLAY_IPV4_BYTES, UNDERLAY_IPV6_BYTES};
 use wire::{LinkId, PeerName};
 
 use crate::clock;
+use crate::events::Sender;
 
 /// A tunnel's too-big reports are at least this far apart, each costing some system calls; the
 /// control half needs one, and asks again by its next test.
@@ -30,14 +30,14 @@ const TOO_BIG_TUNNELS_MAX: usize = 64;
 const LOG_PAUSE: Duration = Duration::from_secs(5);
 
 /// The UDP sockets of each family we have.
-pub(super) struct Sockets {
-    pub(super) v4: Option<UdpPair>,
-    pub(super) v6: Option<UdpPair>,
+pub(crate) struct Sockets {
+    pub(crate) v4: Option<UdpPair>,
+    pub(crate) v6: Option<UdpPair>,
 }
 
 impl Sockets {
     /// IPv4, then IPv6.
-    pub(super) const fn pairs(&self) -> [Option<&UdpPair>; 2] {
+    pub(crate) const fn pairs(&self) -> [Option<&UdpPair>; 2] {
         [self.v4.as_ref(), self.v6.as_ref()]
     }
 
@@ -51,40 +51,12 @@ impl Sockets {
     }
 }
 
-/// The way of events to the control plane. Its queue closes when the last strong one is gone.
-pub(super) enum Events {
-    /// Of a thread.
-    Strong(Sender<TunnelEvent>),
-    /// Of the control plane itself.
-    Weak(WeakSender<TunnelEvent>),
-}
-
-impl Events {
-    pub(super) const fn strong(sender: Sender<TunnelEvent>) -> Self {
-        Self::Strong(sender)
-    }
-
-    pub(super) fn weak(sender: &Sender<TunnelEvent>) -> Self {
-        Self::Weak(sender.downgrade())
-    }
-
-    /// Whether the event found room.
-    fn send(&self, event: TunnelEvent) -> bool {
-        match self {
-            Self::Strong(sender) => sender.try_send(event).is_ok(),
-            Self::Weak(sender) => sender
-                .upgrade()
-                .is_some_and(|sender| sender.try_send(event).is_ok()),
-        }
-    }
-}
-
 /// One user of the TAP and the sockets: a thread, or the control plane for its probes.
-pub(super) struct Port {
-    pub(super) tap: Arc<Tap>,
-    pub(super) sockets: Arc<Sockets>,
-    pub(super) counters: Arc<Counters>,
-    events: Events,
+pub(crate) struct Port {
+    pub(crate) tap: Arc<Tap>,
+    pub(crate) sockets: Arc<Sockets>,
+    pub(crate) counters: Arc<Counters>,
+    events: Sender,
     /// Whether the kernel and its devices take batches; settled by the first refusal.
     batches: bool,
     too_big: Vec<(LinkId, Instant)>,
@@ -93,10 +65,10 @@ pub(super) struct Port {
 }
 
 impl Port {
-    pub(super) fn new(
+    pub(crate) fn new(
         tap: Arc<Tap>,
         sockets: Arc<Sockets>,
-        events: Events,
+        events: Sender,
         counters: Arc<Counters>,
     ) -> Self {
         let too_big = Vec::with_capacity(TOO_BIG_TUNNELS_MAX);
@@ -113,14 +85,14 @@ impl Port {
     }
 
     /// Tells the control plane, or counts that it could not be told.
-    pub(super) fn tell(&self, event: TunnelEvent) {
+    pub(crate) fn tell(&self, event: TunnelEvent) {
         if !self.events.send(event) {
             self.counters.count(DropReason::EventQueueFull);
         }
     }
 
     /// Sends a run of datagrams to a tunnel's address.
-    pub(super) fn send(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], size: usize) {
+    pub(crate) fn send(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], size: usize) {
         let count = bytes.len().div_ceil(size.max(1)) as u64;
         self.counters.datagrams_out.fetch_add(count, Relaxed);
         self.counters
@@ -165,7 +137,7 @@ impl Port {
 
     /// Sends one test datagram beyond the limits known, whatever the kernel knows of the path. That
     /// the interface refuses it is an answer, too, and no news.
-    pub(super) fn send_beyond(&mut self, tunnel: &Tunnel, datagram: &[u8]) {
+    pub(crate) fn send_beyond(&mut self, tunnel: &Tunnel, datagram: &[u8]) {
         let Some(to) = tunnel.remote_address else {
             return self.counters.count(DropReason::AwaitingContact);
         };

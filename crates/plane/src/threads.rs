@@ -6,6 +6,7 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -20,8 +21,9 @@ use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::segment::VnetHeader;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Shared;
-use super::outlet::{Port, Sockets};
+use crate::events::Ended;
+use crate::outlet::{Port, Sockets};
+use crate::plane::Shared;
 
 /// Frames read from the TAP before their datagrams leave.
 const CAPTURE_FRAMES_MAX: usize = 64;
@@ -38,7 +40,7 @@ const BATCHES_UNTIL_LOOK: u32 = 8;
 
 /// Starts the threads between these two ports: one per direction, or one for both if this process
 /// may use one core only.
-pub(super) fn spawn_all(
+pub(crate) fn spawn_all(
     shared: &Arc<Shared>,
     tx: Port,
     rx: Port,
@@ -50,7 +52,8 @@ pub(super) fn spawn_all(
         return Ok(vec![both]);
     }
     let tx = spawn("weft-tx", shared, 0, Some(capture), None)?;
-    let rx = spawn("weft-rx", shared, 1, None, Some(receive)).inspect_err(|_| shared.stop())?;
+    let rx = spawn("weft-rx", shared, 1, None, Some(receive))
+        .inspect_err(|_| shared.stop(Ended::Stopped))?;
     Ok(vec![tx, rx])
 }
 
@@ -64,20 +67,28 @@ fn spawn(
 ) -> io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     Builder::new().name(name.to_owned()).spawn(move || {
-        let stop = StopOthers(&shared);
-        if let Err(error) = work(&shared, waker, capture, receive) {
-            tracing::error!(thread = name, %error, "data plane failed");
-        }
-        drop(stop);
+        let why = run_to_its_end(name, || work(&shared, waker, capture, receive));
+        shared.stop(why);
     })
 }
 
-/// Stops the data plane when dropped, also by a panic.
-struct StopOthers<'a>(&'a Shared);
-
-impl Drop for StopOthers<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
+/// Why a thread ended: by itself, by an error, or by a panic.
+fn run_to_its_end(thread: &'static str, work: impl FnOnce() -> io::Result<()>) -> Ended {
+    // What a panic leaves half-done is dropped with the thread, or is behind a lock or an atomic.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(())) => Ended::Stopped,
+        Ok(Err(error)) => Ended::Failed {
+            thread,
+            source: Arc::new(error),
+        },
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            Ended::Panicked { thread, message }
+        }
     }
 }
 
@@ -334,4 +345,23 @@ fn receive_from(pair: &UdpPair, buffer: &mut [u8]) -> Option<Received> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_of_a_thread_says_which_and_why() {
+        let said = |work: fn() -> io::Result<()>| run_to_its_end("weft-rx", work).to_string();
+        assert_eq!(said(|| Ok(())), "the data plane was stopped");
+        assert_eq!(
+            said(|| Err(io::Error::other("file descriptor in bad state"))),
+            "data-plane thread weft-rx: file descriptor in bad state"
+        );
+        assert_eq!(
+            said(|| panic!("{} is not a tunnel", 7)),
+            "data-plane thread weft-rx panicked: 7 is not a tunnel"
+        );
+    }
 }

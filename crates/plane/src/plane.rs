@@ -1,4 +1,4 @@
-//! The data plane of this host: a TAP on the bridge, UDP sockets, and two threads between them (one,
+//! A running data plane: a TAP on the bridge, UDP sockets, and two threads between them (one,
 //! `weft-data`, for both ways where the process may use one core only).
 //!
 //! ```text
@@ -10,21 +10,18 @@
 //! calls, the threads, and the hand-over: snapshots go in by an atomic swap and are read once per
 //! batch, events come out by a bounded queue. The threads never wait for the control plane.
 
-mod outlet;
-mod threads;
-
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
-use linux::bridge;
-use linux::tap::Tap;
-use linux::udp::{UdpPair, has_ipv6};
+use linux::bridge::{self, BridgeError};
+use linux::tap::{Tap, TapError};
+use linux::udp::{UdpError, UdpPair, has_ipv6};
 use overlay::datagram::Lane;
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::{DropReason, ETHERNET_BYTES};
@@ -32,14 +29,14 @@ use overlay::mac::MacTable;
 use overlay::table::{ForwardingTable, Probe, ProbeKind, Tunnel, TunnelEvent};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use tokio::sync::mpsc;
 use wire::PeerName;
 use wire::sleeve::{
     FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, PMTU_DISCOVERY_BYTES, heartbeat_frame,
 };
 
-use crate::clock;
-use outlet::{Events, Port, Sockets};
+use crate::events::{self, Ended, Events, Sender};
+use crate::outlet::{Port, Sockets};
+use crate::{clock, threads};
 
 /// Name of the TAP; one per network namespace.
 pub const TAP_NAME: &str = "weft-tap";
@@ -50,7 +47,7 @@ const PAYLOAD_MAX_BYTES: usize = 65_507;
 
 /// How to start a data plane.
 #[derive(Debug, Clone)]
-pub struct DatapathConfig {
+pub struct Config {
     /// The bridge the TAP becomes a port of, taking over its MTU; it exists.
     pub bridge: String,
     /// Where to bind; `None` is all addresses, of IPv6 too where the host has it.
@@ -62,7 +59,7 @@ pub struct DatapathConfig {
 }
 
 /// A running data plane. Dropping it ends the threads and removes the TAP.
-pub struct Datapath {
+pub struct Plane {
     shared: Arc<Shared>,
     compiler: Mutex<Compiler>,
     probes: Mutex<(Lane, Port)>,
@@ -72,25 +69,50 @@ pub struct Datapath {
     rx_counters: Arc<Counters>,
 }
 
+/// Why a data plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No TAP.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The TAP did not become a port of the bridge.
+    #[error("plugging {TAP_NAME} into {bridge}")]
+    Plug {
+        /// The bridge.
+        bridge: String,
+        /// Why not.
+        source: BridgeError,
+    },
+    /// The port is taken, or the address is not ours.
+    #[error(transparent)]
+    Bind(#[from] UdpError),
+    /// The system has no more threads or descriptors for us.
+    #[error("starting the data plane's threads")]
+    Threads(#[from] io::Error),
+}
+
 /// What the threads and the control plane have in common.
-struct Shared {
-    program: ArcSwap<Program>,
-    macs: RwLock<MacTable>,
+pub(crate) struct Shared {
+    pub(crate) program: ArcSwap<Program>,
+    pub(crate) macs: RwLock<MacTable>,
     stop: AtomicBool,
     /// Written to make each thread look at `stop`.
-    wakers: [OwnedFd; 2],
+    pub(crate) wakers: [OwnedFd; 2],
     /// Zero of the MAC table's clock.
     started: Instant,
     /// Largest IP packet our bridge takes.
-    bridge_mtu_bytes: usize,
+    pub(crate) bridge_mtu_bytes: usize,
+    events: Sender,
 }
 
 impl Shared {
-    fn now_secs(&self) -> u32 {
+    pub(crate) fn now_secs(&self) -> u32 {
         u32::try_from((clock::now() - self.started).as_secs()).unwrap_or(u32::MAX)
     }
 
-    fn stop(&self) {
+    /// Ends all threads. The first reason given is the one told.
+    pub(crate) fn stop(&self, why: Ended) {
+        self.events.end(why);
         self.stop.store(true, Ordering::Release);
         for waker in &self.wakers {
             // Fails only when the counter is full, and then the thread is awake.
@@ -98,25 +120,28 @@ impl Shared {
         }
     }
 
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 }
 
-impl Datapath {
+impl Plane {
     /// Creates the TAP in the calling thread's network namespace, plugs it into the bridge, binds
     /// the sockets and starts the threads. The queue of events closes when the data plane ends.
-    pub fn start(config: DatapathConfig) -> anyhow::Result<(Self, mpsc::Receiver<TunnelEvent>)> {
+    pub fn start(config: Config) -> Result<(Self, Events), StartError> {
         let tap = Arc::new(Tap::create(TAP_NAME)?);
         silence_ipv6(TAP_NAME);
-        bridge::plug(&config.bridge, TAP_NAME)
-            .with_context(|| format!("plugging {TAP_NAME} into {}", config.bridge))?;
-        let bridge_mtu_bytes = bridge::bridge_state(&config.bridge)?
+        let unplugged = |source| StartError::Plug {
+            bridge: config.bridge.clone(),
+            source,
+        };
+        bridge::plug(&config.bridge, TAP_NAME).map_err(unplugged)?;
+        let bridge_mtu_bytes = bridge::bridge_state(&config.bridge)
+            .map_err(unplugged)?
             .and_then(|state| usize::try_from(state.link.mtu_bytes).ok())
             .unwrap_or(usize::MAX);
         let sockets = Arc::new(bind(config.listen, config.port)?);
-        let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let waker = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let (sender, events) = events::queue(EVENTS_MAX);
         let table = ForwardingTable {
             us: config.name,
             ..ForwardingTable::default()
@@ -129,20 +154,25 @@ impl Datapath {
             wakers: [waker()?, waker()?],
             started: clock::now(),
             bridge_mtu_bytes,
+            events: sender.clone(),
         });
-        let port = |events: Events| {
+        let port = || {
             let counters = Arc::new(Counters::default());
             (
-                Port::new(tap.clone(), sockets.clone(), events, counters.clone()),
+                Port::new(
+                    tap.clone(),
+                    sockets.clone(),
+                    sender.clone(),
+                    counters.clone(),
+                ),
                 counters,
             )
         };
-        let (tx_port, tx_counters) = port(Events::strong(sender.clone()));
-        let (rx_port, rx_counters) = port(Events::strong(sender.clone()));
-        let (probe_port, probe_counters) = port(Events::weak(&sender));
-        drop(sender);
+        let (tx_port, tx_counters) = port();
+        let (rx_port, rx_counters) = port();
+        let (probe_port, probe_counters) = port();
         let threads = threads::spawn_all(&shared, tx_port, rx_port)?;
-        let datapath = Self {
+        let plane = Self {
             shared,
             compiler: Mutex::new(compiler),
             probes: Mutex::new((Lane::new(), probe_port)),
@@ -151,7 +181,7 @@ impl Datapath {
             tx_counters,
             rx_counters,
         };
-        Ok((datapath, receiver))
+        Ok((plane, events))
     }
 
     /// Publishes a snapshot; the threads follow it from their next batch on.
@@ -263,16 +293,15 @@ impl Datapath {
 
     /// Ends the threads and waits for them. Safe to repeat.
     pub fn shutdown(&self) {
-        self.shared.stop();
+        self.shared.stop(Ended::Stopped);
         for thread in lock(&self.threads).drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a data-plane thread panicked");
-            }
+            // Panics are told where they happen.
+            let _ = thread.join();
         }
     }
 }
 
-impl Drop for Datapath {
+impl Drop for Plane {
     fn drop(&mut self) {
         self.shutdown();
     }
@@ -292,17 +321,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Something a thread waits on beside its descriptors.
+fn waker() -> io::Result<OwnedFd> {
+    Ok(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
+}
+
 /// Keeps the kernel from announcing addresses of the TAP itself into the overlay.
 fn silence_ipv6(interface: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
     if let Err(error) = std::fs::write(&path, "1")
-        && error.kind() != std::io::ErrorKind::NotFound
+        && error.kind() != io::ErrorKind::NotFound
     {
         tracing::debug!(path, %error, "cannot disable IPv6 on the TAP");
     }
 }
 
-fn bind(listen: Option<IpAddr>, port: u16) -> anyhow::Result<Sockets> {
+fn bind(listen: Option<IpAddr>, port: u16) -> Result<Sockets, UdpError> {
     let at = |ip| UdpPair::bind(SocketAddr::new(ip, port));
     Ok(match listen {
         Some(ip @ IpAddr::V4(_)) => Sockets {
