@@ -26,17 +26,17 @@ use http_body_util::LengthLimitError;
 use linux::addr::Cidr;
 use node::Command;
 use plane::Plane;
+use report::template::Template;
+use report::{metrics, status};
 
 use crate::addresses::Addresses;
 use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::driver::Handle;
 use crate::host::HostHandle;
-use crate::metrics::{self, Process};
-use crate::report::{Facts, LearnedMac};
+use crate::snapshot::{Facts, LearnedMac};
 use crate::task::Task;
-use crate::template::Template;
-use crate::{clock, report, resolve, status};
+use crate::{clock, process, resolve, snapshot};
 
 /// Largest request body, bytes: thousands of peers fit.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -119,7 +119,7 @@ impl App {
             state_commits: self.driver.commits(),
             unix_time: clock::unix_time(),
         };
-        Ok(report::build(&status, &facts))
+        Ok(snapshot::report(&status, &facts))
     }
 }
 
@@ -313,7 +313,7 @@ async fn show_metrics(State(app): Shared) -> Response {
             (
                 StatusCode::OK,
                 kind,
-                metrics::render(&report, &Process::read()),
+                metrics::render(&report, &process::read()),
             )
                 .into_response()
         }

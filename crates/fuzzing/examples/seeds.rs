@@ -73,7 +73,7 @@ fn seeds_of(target: &str, bytes: &[u8]) -> Vec<Vec<u8>> {
 
 /// Templates in the tests of the daemon.
 fn templates() -> impl Iterator<Item = Vec<u8>> {
-    const TESTS: &str = include_str!("../../daemon/src/template/tests.rs");
+    const TESTS: &str = include_str!("../../report/src/template/tests.rs");
     TESTS
         .lines()
         .filter(|line| line.contains("{{"))

@@ -7,16 +7,16 @@ use api::report::Report;
 use api::v1;
 use daemon::host::Label;
 use daemon::resolve::split;
-use daemon::template::Template;
 use linux::addr::{Cidr, Mac};
 use linux::netlink::check_name;
+use report::template::Template;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// A report with something in every section, to render templates over.
 static REPORT: LazyLock<Value> = LazyLock::new(|| {
-    let text = include_str!("../../daemon/testdata/report.json");
+    let text = include_str!("../../report/testdata/report-encrypted.json");
     serde_json::from_str(text).expect("the report of the tests is JSON")
 });
 

@@ -207,7 +207,7 @@ fn peer_counts(router: &Router) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::report::tests::sample;
+    use crate::testing::sample;
 
     use super::*;
 

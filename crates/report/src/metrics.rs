@@ -206,39 +206,9 @@ fn escape(value: &str) -> String {
         .replace('\n', "\\n")
 }
 
-impl Process {
-    /// Reads `/proc/self`; what cannot be read is zero.
-    pub fn read() -> Self {
-        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-        let open_files = std::fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
-        Self::parse(&stat, &statm, open_files)
-    }
-
-    /// proc(5): fields 14 and 15 of stat are clock ticks, field 2 of statm is pages.
-    fn parse(stat: &str, statm: &str, open_files: u64) -> Self {
-        let ticks_per_sec = rustix::param::clock_ticks_per_second() as f64;
-        let page_bytes = rustix::param::page_size() as u64;
-        let after_name = stat.rsplit(") ").next().unwrap_or_default();
-        let fields: Vec<&str> = after_name.split(' ').collect();
-        let number = |index: usize| fields.get(index).and_then(|f| f.parse::<u64>().ok());
-        let ticks = number(11).unwrap_or(0) + number(12).unwrap_or(0);
-        let pages = statm
-            .split(' ')
-            .nth(1)
-            .and_then(|f| f.parse::<u64>().ok())
-            .unwrap_or(0);
-        Self {
-            cpu_secs: ticks as f64 / ticks_per_sec,
-            resident_bytes: pages * page_bytes,
-            open_files,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::report::tests::sample;
+    use crate::testing::sample;
 
     use super::*;
 
@@ -260,17 +230,5 @@ mod tests {
         );
         assert!(text.contains("\nweave_connection_terminations_total 0\n"));
         assert!(text.contains("\nweave_ips{state=\"local-used\"} 0\n"));
-    }
-
-    #[test]
-    fn process_figures_come_from_proc() {
-        let stat = "7 (a b) c) S 1 7 7 0 -1 0 0 0 0 0 150 50 0 0 20 0 1 0 1 1 1";
-        let process = Process::parse(stat, "900 10 5 1 0 20 0", 3);
-        assert_eq!(
-            process.resident_bytes,
-            10 * rustix::param::page_size() as u64
-        );
-        assert!((process.cpu_secs - 2.0).abs() < 1.9, "{}", process.cpu_secs);
-        assert!(Process::read().resident_bytes > 0);
     }
 }

@@ -7,7 +7,7 @@ use wire::topology::{ConnectionSummary, PeerSummary};
 use super::*;
 
 /// Two peers with one connection, and one target that cannot be reached.
-pub(crate) fn status(encryption: bool) -> NodeStatus {
+fn status(encryption: bool) -> NodeStatus {
     let one = PeerName::from_u64(1);
     let two = PeerName::from_u64(2);
     let peer = |name, nickname: &str, remote, address: &str, outbound| PeerSummary {
@@ -74,7 +74,7 @@ pub(crate) fn status(encryption: bool) -> NodeStatus {
 }
 
 /// The report of `status`.
-pub(crate) fn sample(encryption: bool) -> Report {
+fn sample(encryption: bool) -> Report {
     let facts = Facts {
         version: "2.8.1".to_owned(),
         ready: true,
@@ -88,15 +88,15 @@ pub(crate) fn sample(encryption: bool) -> Report {
         }],
         ..Facts::default()
     };
-    build(&status(encryption), &facts)
+    report(&status(encryption), &facts)
 }
 
 #[test]
 fn report_of_two_peers_is_the_recorded_json() {
-    assert_eq!(
-        sample(true).to_json(),
-        include_str!("../../testdata/report.json").trim_end()
-    );
+    let encrypted = include_str!("../../../report/testdata/report-encrypted.json");
+    assert_eq!(sample(true).to_json(), encrypted.trim_end());
+    let plain = include_str!("../../../report/testdata/report.json");
+    assert_eq!(sample(false).to_json(), plain.trim_end());
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub struct LearnedMac {
 }
 
 /// Builds the report.
-pub fn build(status: &NodeStatus, facts: &Facts) -> Report {
+pub fn report(status: &NodeStatus, facts: &Facts) -> Report {
     Report {
         ready: facts.ready,
         version: facts.version.clone(),
@@ -226,4 +226,4 @@ fn target_connection(target: &TargetStatus, unix_time: Duration) -> Connection {
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
