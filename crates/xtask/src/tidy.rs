@@ -3,16 +3,21 @@
 //! Each rule is a plain function from text to findings; a finding names file, line and rule. The rules run by
 //! `cargo xtask tidy` and, as a test of this crate, by `cargo test`.
 
+mod circles;
 mod claims;
+mod finding;
+mod kinds;
 mod manifest;
+mod paths;
+mod sizes;
 mod source;
 
-use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use source::{Source, contains_word};
+use finding::{Finding, crate_of};
+use source::{CrateFile, Source, contains_word};
 
 /// Crates that do no I/O, read no clock and draw no randomness. Those that do not exist yet are skipped.
 const PURE: [&str; 9] = [
@@ -78,20 +83,6 @@ const EMPTY_NAMES: [&str; 5] = ["manager", "helper", "util", "common", "misc"];
 /// Directories that exist only on somebody's machine.
 const PRIVATE_PATHS: [&str; 2] = [concat!("/wo", "rk/"), concat!("/ho", "me/")];
 
-/// One broken rule.
-#[derive(Debug)]
-struct Finding {
-    path: PathBuf,
-    line: usize,
-    rule: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.path.display(), self.line, self.rule)
-    }
-}
-
 /// Where a Rust file stands in the workspace.
 struct Place<'a> {
     /// Path from the root of the repository.
@@ -127,34 +118,57 @@ pub(crate) fn workspace_root() -> PathBuf {
 
 fn check(root: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut sources = Vec::new();
     let files = files_below(root);
     let test_modules = test_modules(&files);
-    for path in files {
-        let is_test_module = test_modules.contains(&path);
-        let Ok(text) = fs::read_to_string(&path) else {
+    for full_path in files {
+        let Ok(text) = fs::read_to_string(&full_path) else {
             continue;
         };
-        let path = path.strip_prefix(root).expect("found below the root");
+        let path = full_path.strip_prefix(root).expect("found below the root");
         findings.extend(check_text(path, &text));
         let krate = crate_of(path);
         if path.ends_with("Cargo.toml") {
             findings.extend(check_manifest(path, krate, &text));
         }
         if path.extension().is_some_and(|extension| extension == "rs") {
-            let is_test = is_test_module || is_test_file(path);
-            findings.extend(check_rust(
-                &Place {
-                    path,
-                    krate,
-                    is_test,
-                },
-                &text,
-            ));
+            let is_test = is_test_file(path) || is_below(&full_path, &test_modules);
+            let place = Place {
+                path,
+                krate,
+                is_test,
+            };
+            let source = Source::new(&text);
+            findings.extend(check_rust(&place, &source));
+            if !is_test && !krate.is_empty() {
+                sources.push((path.to_owned(), source));
+            }
         }
     }
+    findings.extend(check_crates(&sources));
     findings.extend(claims::check(root));
     findings.sort_by(|a, b| (&a.path, a.line).cmp(&(&b.path, b.line)));
     findings
+}
+
+/// The rules that look at a crate as a whole, without its tests.
+fn check_crates(sources: &[(PathBuf, Source)]) -> Vec<Finding> {
+    let files: Vec<CrateFile<'_>> = sources
+        .iter()
+        .map(|(path, source)| CrateFile {
+            path,
+            krate: crate_of(path),
+            source,
+        })
+        .collect();
+    let rules = [circles::check, kinds::check, sizes::check];
+    rules.iter().flat_map(|rule| rule(&files)).collect()
+}
+
+/// Whether a file is one of some modules or of their children.
+fn is_below(path: &Path, modules: &[PathBuf]) -> bool {
+    let is_part = |module: &PathBuf| path == module || path.starts_with(module.with_extension(""));
+    modules.iter().any(is_part)
 }
 
 /// All files of the repository, without build results and history, in a fixed order.
@@ -180,14 +194,6 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-fn crate_of(path: &Path) -> &str {
-    let mut parts = path.iter().filter_map(|part| part.to_str());
-    match (parts.next(), parts.next()) {
-        (Some("crates"), Some(name)) => name,
-        _ => "",
-    }
 }
 
 /// Files of modules that their parent declares under `#[cfg(test)]`.
@@ -231,11 +237,7 @@ fn check_text(path: &Path, text: &str) -> Vec<Finding> {
         for private in PRIVATE_PATHS {
             if line.contains(private) {
                 let rule = format!("{private} is a directory of one machine");
-                findings.push(Finding {
-                    path: path.to_owned(),
-                    line: index + 1,
-                    rule,
-                });
+                findings.push(Finding::new(path, index + 1, rule));
             }
         }
     }
@@ -245,11 +247,7 @@ fn check_text(path: &Path, text: &str) -> Vec<Finding> {
 fn check_manifest(path: &Path, krate: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut add = |line: usize, rule: String| {
-        findings.push(Finding {
-            path: path.to_owned(),
-            line,
-            rule,
-        });
+        findings.push(Finding::new(path, line, rule));
     };
     for dependency in manifest::dependencies(text, "workspace.dependencies") {
         if !dependency.text.contains("path = ") && !dependency.text.contains(" # ") {
@@ -284,14 +282,13 @@ fn check_manifest(path: &Path, krate: &str, text: &str) -> Vec<Finding> {
     findings
 }
 
-fn check_rust(place: &Place<'_>, text: &str) -> Vec<Finding> {
-    let source = Source::new(text);
+fn check_rust(place: &Place<'_>, source: &Source) -> Vec<Finding> {
     let mut rules: Vec<(usize, String)> = Vec::new();
-    rules.extend(check_shape(place, &source));
-    rules.extend(check_names(place, &source));
-    rules.extend(check_unsafe(place, &source));
+    rules.extend(check_shape(place, source));
+    rules.extend(check_names(place, source));
+    rules.extend(check_unsafe(place, source));
     if PURE.contains(&place.krate) {
-        rules.extend(check_purity(place, &source));
+        rules.extend(check_purity(place, source));
     }
     for placeholder in ["todo!", "unimplemented!", "dbg!"] {
         for line in source
@@ -306,11 +303,7 @@ fn check_rust(place: &Place<'_>, text: &str) -> Vec<Finding> {
     let path = place.path;
     rules
         .into_iter()
-        .map(|(line, rule)| Finding {
-            path: path.to_owned(),
-            line,
-            rule,
-        })
+        .map(|(line, rule)| Finding::new(path, line, rule))
         .collect()
 }
 
@@ -548,7 +541,7 @@ mod tests {
             krate: crate_of(path),
             is_test: is_test_file(path),
         };
-        check_rust(&place, text)
+        check_rust(&place, &Source::new(text))
             .iter()
             .map(|f| {
                 format!(

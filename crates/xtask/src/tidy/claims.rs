@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Finding;
+use super::finding::Finding;
 
 /// Where the table is.
 const DOCUMENT: &str = "docs/security.md";

@@ -3,12 +3,24 @@
 //! Not a parser. It is exact about comments, strings, characters and lifetimes, and relies on rustfmt
 //! for the rest.
 
+use std::path::Path;
+
+/// One Rust file of a crate that is not a test.
+pub(super) struct CrateFile<'a> {
+    /// Path from the root of the repository.
+    pub(super) path: &'a Path,
+    pub(super) krate: &'a str,
+    pub(super) source: &'a Source,
+}
+
 /// A Rust file with its literals and comments blanked, line by line as in the original.
 pub(super) struct Source {
     /// The original text.
     pub(super) raw: String,
     /// Same length in lines; comments, strings and characters replaced by spaces.
     pub(super) code: String,
+    /// Likewise, but with only the comments replaced.
+    pub(super) uncommented: String,
     /// For each line, whether it belongs to an item under `#[cfg(test)]`.
     test_lines: Vec<bool>,
 }
@@ -26,11 +38,13 @@ pub(super) struct Function {
 
 impl Source {
     pub(super) fn new(raw: &str) -> Self {
-        let code = blank(raw);
+        let code = blank(raw, |_| true);
+        let is_comment = |literal: &str| literal.starts_with('/');
         let test_lines = mark_test_lines(&code);
         Self {
             raw: raw.to_owned(),
             code,
+            uncommented: blank(raw, is_comment),
             test_lines,
         }
     }
@@ -162,8 +176,8 @@ fn mark_test_lines(code: &str) -> Vec<bool> {
     marks
 }
 
-/// Replaces comments and literals by spaces; keeps newlines, so positions in lines stay.
-fn blank(text: &str) -> String {
+/// Replaces the unwanted of comments and literals by spaces; keeps newlines, so lines stay lines.
+fn blank(text: &str, is_unwanted: impl Fn(&str) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
@@ -171,6 +185,9 @@ fn blank(text: &str) -> String {
         if skip == 0 {
             out.push(if c.is_ascii() { c } else { ' ' });
             rest = &rest[c.len_utf8()..];
+        } else if !is_unwanted(&rest[..skip]) {
+            out.push_str(&rest[..skip]);
+            rest = &rest[skip..];
         } else {
             out.extend(
                 rest[..skip]
@@ -276,6 +293,19 @@ mod tests {
         assert_eq!(source.code.lines().count(), 3);
         assert!(source.code.contains("let c ="));
         assert_eq!(source.lines_with("unsafe"), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn literals_can_be_read_without_the_comments() {
+        let source = Source::new("let a = \"x // y\"; // z\n/* w */ b(\"\\\"v\")\n");
+        assert_eq!(
+            source
+                .uncommented
+                .lines()
+                .map(str::trim)
+                .collect::<Vec<_>>(),
+            ["let a = \"x // y\";", "b(\"\\\"v\")"]
+        );
     }
 
     #[test]
