@@ -43,7 +43,7 @@ struct Known {
     members: &'static [&'static str],
 }
 
-const KNOWN: [Known; 15] = [
+const KNOWN: [Known; 16] = [
     Known {
         krate: "daemon",
         members: &["addresses", "host"],
@@ -93,6 +93,10 @@ const KNOWN: [Known; 15] = [
     Known {
         krate: "overlay",
         members: &["forward", "fragment", "icmp", "merge", "mss", "segment"],
+    },
+    Known {
+        krate: "plane",
+        members: &["plane", "threads"],
     },
     Known {
         krate: "sim",
