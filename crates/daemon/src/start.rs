@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipam::{Ipam, IpamConfig};
-use linux::addr::Mac;
 use linux::bridge::BridgeConfig;
 use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
@@ -24,6 +23,7 @@ use plane::{Events, Plane};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::PeerName;
+use wire::ethernet::MacAddr;
 
 use crate::config::{Config, HostOptions, IpamOptions, MeshOptions};
 use crate::docker::Docker;
@@ -415,7 +415,7 @@ fn peer_name(
         .transpose()?
         .flatten()
         .and_then(|text| text.parse::<PeerName>().ok())
-        .map(|name| Mac(name.to_bytes()));
+        .map(|name| MacAddr(name.to_bytes()));
     let bridge = linux::bridge::bridge_state(&host.bridge)?.and_then(|state| state.link.mac);
     let mut random = [0; 6];
     getrandom(&mut random)?;
@@ -428,7 +428,7 @@ fn peer_name(
             persisted.map_or(random, |mac| mac.0),
         )
     };
-    let given = mesh.name.map(|name| Mac(name.to_bytes()));
+    let given = mesh.name.map(|name| MacAddr(name.to_bytes()));
     let sources = PeerNameSources {
         given,
         bridge,
@@ -451,7 +451,7 @@ fn is_first_namespace() -> bool {
 fn ensure_bridge(host: &HostOptions, name: PeerName) -> anyhow::Result<bool> {
     let config = BridgeConfig {
         name: host.bridge.clone(),
-        mac: Mac(name.to_bytes()),
+        mac: MacAddr(name.to_bytes()),
         mtu_bytes: host.mtu_bytes,
     };
     let created = linux::bridge::ensure_bridge(&config)

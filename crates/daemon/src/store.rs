@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipam::rows::Change;
+use ipam::rows::RowWrite;
 use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use rustix::fs::{FlockOperation, flock};
 use serde::de::DeserializeOwned;
@@ -416,8 +416,8 @@ impl Batch {
     }
 
     /// Adds rows of a core, whose values are JSON already.
-    pub fn apply(&mut self, changes: Vec<Change>) {
-        for Change { name, value } in changes {
+    pub fn apply(&mut self, changes: Vec<RowWrite>) {
+        for RowWrite { name, value } in changes {
             let value = value.map(|value| {
                 let head = format!("{{\"schema\":{},\"value\":", self.schema);
                 [head.as_bytes(), &value, b"}"].concat()

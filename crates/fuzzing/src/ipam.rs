@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use ipam::address::Subnet;
-use ipam::{
-    ContainerEvent, Delivery, Init, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket,
-};
+use ipam::{ContainerEvent, Init, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket};
 use wire::PeerName;
 use wire::ipam::{
     AcceptedValue, Entry, GossipState, NodeClaims, NodeId, ProposalId, Range, Ring, Unicast,
     decode_state, encode_state, stored,
 };
+use wire::message::Delivery;
 
 use crate::shell::base;
 

@@ -7,12 +7,13 @@ use api::report::Report;
 use api::v1;
 use daemon::host::Label;
 use daemon::resolve::split;
-use linux::addr::{Cidr, Mac};
+use linux::addr::Cidr;
 use linux::netlink::check_name;
 use report::template::Template;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use wire::ethernet::MacAddr;
 
 /// A report with something in every section, to render templates over.
 static REPORT: LazyLock<Value> = LazyLock::new(|| {
@@ -35,7 +36,7 @@ fn read_addresses(text: &str) {
         assert!(cidr.contains(cidr.addr()) && cidr.network().contains(cidr.addr()));
         assert!(cidr.overlaps(&cidr.network()) && cidr.network().overlaps(&cidr));
     }
-    if let Ok(mac) = text.parse::<Mac>() {
+    if let Ok(mac) = text.parse::<MacAddr>() {
         assert_eq!(mac.to_string().parse(), Ok(mac));
     }
     if let Ok((host, port)) = split(text) {

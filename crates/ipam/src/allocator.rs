@@ -27,14 +27,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tracing::{info, warn};
 use wire::PeerName;
+use wire::message::Delivery;
 
 use crate::address::{Cidr, Range, merge_ranges};
 use crate::ring::Ring;
 use crate::rows::RestoreError;
 use crate::space::Space;
-use crate::{
-    Answer, ContainerEvent, Delivery, Init, IpamConfig, IpamOutput, Request, TICK, Ticket,
-};
+use crate::{Answer, ContainerEvent, Init, IpamConfig, IpamOutput, Request, TICK, Ticket};
 use disputes::Disputes;
 use donors::Donors;
 use establish::Election;

@@ -183,31 +183,11 @@ pub enum ContainerEvent {
     Destroyed,
 }
 
-/// How gossip reached us, and from whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// From a neighbour, periodically.
-    Neighbour(PeerName),
-    /// To us alone.
-    Unicast(PeerName),
-    /// To everybody.
-    Broadcast(PeerName),
-}
-
-impl Delivery {
-    /// Who sent it.
-    pub const fn sender(self) -> PeerName {
-        match self {
-            Self::Neighbour(peer) | Self::Unicast(peer) | Self::Broadcast(peer) => peer,
-        }
-    }
-}
-
 /// What must be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IpamOutput {
     /// Make these rows durable, all or none, before anything behind it is done.
-    Persist(Vec<rows::Change>),
+    Persist(Vec<rows::RowWrite>),
     /// Send to one peer on [`CHANNEL`]; report a failure with `handle_unicast_failed`.
     Unicast {
         /// Whom.

@@ -2,7 +2,7 @@
 
 /// One row to be written or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct RowWrite {
     /// Name of the row, `ipam/…`.
     pub name: String,
     /// JSON to store; `None` removes the row.

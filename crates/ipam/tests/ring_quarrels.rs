@@ -6,9 +6,10 @@
 mod cluster;
 
 use cluster::{Cluster, allocate, name};
-use ipam::{Answer, Delivery, Request};
+use ipam::{Answer, Request};
 use wire::PeerName;
 use wire::ipam::{Entry, GossipState, Ring, encode_state};
+use wire::message::Delivery;
 
 /// The ring of one peer, as it would say it, with some entries changed.
 fn lie(c: &Cluster, of: u8, change: impl Fn(&mut Entry)) -> Vec<u8> {

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 
 use cluster::{Cluster, allocate_container, cidr, claim, claim_soon, config, refused};
 use ipam::{Answer, ContainerEvent, Init, IpamConfig, Patience, Request};
+use wire::message::Delivery;
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
@@ -187,11 +188,7 @@ fn a_denied_request_for_any_address_fails_no_claim_of_another_owner() {
         start: u32::from(ip(10, 32, 0, 0)),
         end: u32::from(ip(10, 32, 1, 0)),
     });
-    c.deliver(
-        2,
-        ipam::Delivery::Unicast(cluster::name(1)),
-        &denied.encode(),
-    );
+    c.deliver(2, Delivery::Unicast(cluster::name(1)), &denied.encode());
     assert_eq!(c.answer(2, ticket), None);
 }
 

@@ -6,8 +6,9 @@ mod cluster;
 use std::net::Ipv4Addr;
 
 use cluster::{Cluster, allocate, allocate_soon, claim, config, name, refused};
-use ipam::{Answer, Delivery, Request};
+use ipam::{Answer, Request};
 use wire::ipam::{Entry, GossipState, Ring, encode_state};
+use wire::message::Delivery;
 
 const fn ip(a: u8, b: u8, c: u8, d: u8) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use ipam::{Delivery, Init, Ipam, IpamConfig, IpamOutput};
+use ipam::{Init, Ipam, IpamConfig, IpamOutput};
 use wire::PeerName;
 use wire::ipam::{GossipState, Unicast};
+use wire::message::Delivery;
 
 const fn name(n: u64) -> PeerName {
     PeerName::from_u64(n)

@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use socket2::Socket;
+use wire::ethernet::MacAddr;
 
-use crate::addr::Mac;
 use crate::netlink::Link;
 
 /// Broadcasts an announcement for each address from a link of the calling thread's namespace.
@@ -56,7 +56,7 @@ fn link_address(index: u32) -> io::Result<socket2::SockAddr> {
 }
 
 /// Ethernet broadcast, ARP request for Ethernet and IPv4 with sender and target both the address.
-fn announcement(mac: Mac, address: Ipv4Addr) -> [u8; FRAME_LEN] {
+fn announcement(mac: MacAddr, address: Ipv4Addr) -> [u8; FRAME_LEN] {
     let mut frame = [0; FRAME_LEN];
     frame[..6].copy_from_slice(&[0xff; 6]);
     frame[6..12].copy_from_slice(&mac.0);
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn an_announcement_asks_everyone_for_its_own_address() {
-        let frame = announcement(Mac([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 32, 0, 1));
+        let frame = announcement(MacAddr([2, 0, 0, 0, 0, 1]), Ipv4Addr::new(10, 32, 0, 1));
         let text: String = frame.iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(
             text,

@@ -9,9 +9,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::addr::{Cidr, Mac};
+use wire::ethernet::MacAddr;
+
+use crate::addr::Cidr;
 use crate::bridge::{BridgeError, GSO_MAX_BYTES, need_bridge};
-use crate::netlink::{Change, Link, LinkError, LinkKind, Netlink, VethConfig};
+use crate::netlink::{Link, LinkError, LinkKind, LinkProperty, Netlink, VethConfig};
 use crate::netns::{Netns, NetnsError, run_in};
 use crate::nft::{self, NftError};
 use crate::{arp, sysctl};
@@ -47,7 +49,7 @@ pub struct Attached {
     /// Addresses that were added.
     pub added: Vec<Cidr>,
     /// Hardware address of the container interface.
-    pub mac: Mac,
+    pub mac: MacAddr,
 }
 
 /// What detaching changed.
@@ -63,7 +65,7 @@ pub struct Detached {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachmentState {
     /// Its hardware address.
-    pub mac: Mac,
+    pub mac: MacAddr,
     /// Its addresses, IPv6 link-local ones left out.
     pub addresses: Vec<Cidr>,
 }
@@ -289,7 +291,10 @@ fn plug_port(
     if port.master != Some(bridge.index) || !port.up {
         host.change(
             port,
-            &[Change::Master(Some(bridge.index)), Change::Up(true)],
+            &[
+                LinkProperty::Master(Some(bridge.index)),
+                LinkProperty::Up(true),
+            ],
         )?;
     }
     if port.hairpin.unwrap_or(false) != hairpin {
@@ -361,7 +366,7 @@ fn bring_up(
     }
     guard_multicast(&pair.link.name, &present);
     if !pair.link.up {
-        pair.inner.change(&pair.link, &[Change::Up(true)])?;
+        pair.inner.change(&pair.link, &[LinkProperty::Up(true)])?;
     }
     wait_until_forwarding(pair)?;
     arp::announce(&pair.link, added.iter().filter_map(ipv4));

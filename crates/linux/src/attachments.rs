@@ -8,7 +8,9 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::addr::{Cidr, Mac};
+use wire::ethernet::MacAddr;
+
+use crate::addr::Cidr;
 use crate::attach::VETH_PREFIX;
 use crate::bridge::{BridgeError, bridge_state};
 use crate::netlink::{LinkError, Netlink};
@@ -26,7 +28,7 @@ pub struct Attachment {
     /// Interface name inside the container.
     pub interface: String,
     /// Hardware address of the container interface.
-    pub mac: Mac,
+    pub mac: MacAddr,
     /// Its addresses, IPv6 link-local ones left out.
     pub addresses: Vec<Cidr>,
 }
@@ -78,7 +80,7 @@ pub fn find_attachments(bridge: &str) -> Result<Vec<Attachment>, BridgeError> {
     Ok(found)
 }
 
-type Inside = (String, Mac, Vec<Cidr>);
+type Inside = (String, MacAddr, Vec<Cidr>);
 
 fn inspect(netns: &Netns, index: u32) -> Result<Option<Inside>, BridgeError> {
     let read = || -> Result<Option<Inside>, LinkError> {

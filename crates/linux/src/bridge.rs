@@ -2,9 +2,9 @@
 //!
 //! `spec/cli-api.md` section 9 (bridge type `bridge`). Called by the daemon at every start and whenever
 //! it sees the bridge change; each call repairs what someone else altered.
+use wire::ethernet::MacAddr;
 
-use crate::addr::Mac;
-use crate::netlink::{Change, Link, LinkError, LinkKind, Netlink};
+use crate::netlink::{Link, LinkError, LinkKind, LinkProperty, Netlink};
 use crate::sysctl;
 
 /// Name of the bridge unless the user chooses another.
@@ -29,7 +29,7 @@ pub struct BridgeConfig {
     /// Interface name.
     pub name: String,
     /// Hardware address: the peer name.
-    pub mac: Mac,
+    pub mac: MacAddr,
     /// MTU in bytes.
     pub mtu_bytes: u32,
 }
@@ -67,7 +67,7 @@ pub enum BridgeError {
     },
     /// The address cannot belong to an interface.
     #[error("peer name {0} cannot be the address of a bridge: it is {kind}", kind = unfit(*.0))]
-    Mac(Mac),
+    Mac(MacAddr),
     /// The kernel refused.
     #[error(transparent)]
     Link(#[from] LinkError),
@@ -111,17 +111,17 @@ fn settle(netlink: &mut Netlink, config: &BridgeConfig, created: bool) -> Result
     // the value it already has is no change.
     if created && bridge.mtu_bytes == config.mtu_bytes {
         bridge.mtu_bytes -= 1;
-        netlink.change(&bridge, &[Change::Mtu(bridge.mtu_bytes)])?;
+        netlink.change(&bridge, &[LinkProperty::Mtu(bridge.mtu_bytes)])?;
     }
     let mut changes = Vec::new();
     if bridge.mac != Some(config.mac) {
-        changes.push(Change::Mac(config.mac));
+        changes.push(LinkProperty::Mac(config.mac));
     }
     if bridge.mtu_bytes != config.mtu_bytes {
-        changes.push(Change::Mtu(config.mtu_bytes));
+        changes.push(LinkProperty::Mtu(config.mtu_bytes));
     }
     if !bridge.up {
-        changes.push(Change::Up(true));
+        changes.push(LinkProperty::Up(true));
     }
     sysctl::ignore_router_advertisements(&config.name);
     // The overlay is one flat switch and floods multicast to every peer. A bridge that snoops would
@@ -136,12 +136,12 @@ fn settle(netlink: &mut Netlink, config: &BridgeConfig, created: bool) -> Result
     Ok(())
 }
 
-fn is_unfit(mac: Mac) -> bool {
-    mac == Mac::default() || mac.0[0] & 1 == 1
+fn is_unfit(mac: MacAddr) -> bool {
+    mac == MacAddr::default() || mac.0[0] & 1 == 1
 }
 
-fn unfit(mac: Mac) -> &'static str {
-    if mac == Mac::default() {
+fn unfit(mac: MacAddr) -> &'static str {
+    if mac == MacAddr::default() {
         "all zero"
     } else {
         "a multicast address"
@@ -150,7 +150,7 @@ fn unfit(mac: Mac) -> &'static str {
 
 /// The address of whatever interface has the bridge's name: an upgraded host takes its peer name from
 /// it, also where the original made something else than a bridge.
-pub fn existing_mac(name: &str) -> Result<Option<Mac>, LinkError> {
+pub fn existing_mac(name: &str) -> Result<Option<MacAddr>, LinkError> {
     Ok(Netlink::open()?.link(name)?.and_then(|l| l.mac))
 }
 
@@ -171,7 +171,7 @@ pub fn pin_docker_mac(docker_bridge: &str, random: [u8; 6]) -> Result<bool, Link
     if assigned.trim() == ADDRESS_WAS_SET || link.kind != LinkKind::Bridge {
         return Ok(false);
     }
-    netlink.change(&link, &[Change::Mac(Mac::local_unicast(random))])?;
+    netlink.change(&link, &[LinkProperty::Mac(MacAddr::local_unicast(random))])?;
     Ok(true)
 }
 
@@ -199,7 +199,7 @@ pub fn plug(bridge: &str, port: &str) -> Result<(), BridgeError> {
     match port.master {
         Some(master) if master == bridge.index => {}
         Some(_) => return Err(BridgeError::PortTaken { port: port.name }),
-        None => changes.push(Change::Master(Some(bridge.index))),
+        None => changes.push(LinkProperty::Master(Some(bridge.index))),
     }
     // A TAP takes no more than 65521 bytes, less than a bridge.
     let limit = if port.max_mtu_bytes == 0 {
@@ -209,13 +209,13 @@ pub fn plug(bridge: &str, port: &str) -> Result<(), BridgeError> {
     };
     let mtu_bytes = bridge.mtu_bytes.min(limit);
     if port.mtu_bytes != mtu_bytes {
-        changes.push(Change::Mtu(mtu_bytes));
+        changes.push(LinkProperty::Mtu(mtu_bytes));
     }
     if port.gso_max_bytes != Some(GSO_MAX_BYTES) {
-        changes.push(Change::GsoMax(GSO_MAX_BYTES));
+        changes.push(LinkProperty::GsoMax(GSO_MAX_BYTES));
     }
     if !port.up {
-        changes.push(Change::Up(true));
+        changes.push(LinkProperty::Up(true));
     }
     sysctl::ignore_router_advertisements(&port.name);
     if !changes.is_empty() {

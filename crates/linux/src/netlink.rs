@@ -19,7 +19,7 @@ mod link;
 mod route;
 mod watch;
 
-pub use link::{Change, Link, LinkKind, VethConfig};
+pub use link::{Link, LinkKind, LinkProperty, VethConfig};
 pub use route::Route;
 pub use watch::LinkWatch;
 

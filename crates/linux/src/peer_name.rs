@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::addr::Mac;
+use wire::ethernet::MacAddr;
 
 /// Everything a peer name can come from, in the order of preference.
 #[derive(Clone, Debug)]
 pub struct PeerNameSources {
     /// Named by the user.
-    pub given: Option<Mac>,
+    pub given: Option<MacAddr>,
     /// Hardware address of the existing bridge.
-    pub bridge: Option<Mac>,
+    pub bridge: Option<MacAddr>,
     /// The name remembered from an earlier run.
-    pub persisted: Option<Mac>,
+    pub persisted: Option<MacAddr>,
     /// What identifies the machine.
     pub identity: MachineIdentity,
     /// Six random bytes, for a machine without identity.
@@ -56,12 +56,12 @@ impl PeerNameSources {
     ///
     /// A persisted name counts only if it is the old-style one of this very machine; any other may
     /// have come here with a copied disk.
-    pub fn choose(&self) -> Result<Mac, PeerNameError> {
+    pub fn choose(&self) -> Result<MacAddr, PeerNameError> {
         let old_style = self.identity.old_style_name();
         let persisted = self.persisted.filter(|name| old_style == Some(*name));
         match self.given.or(self.bridge).or(persisted) {
             Some(name) => Ok(name),
-            None if self.identity.is_absent() => Ok(Mac::local_unicast(self.random)),
+            None if self.identity.is_absent() => Ok(MacAddr::local_unicast(self.random)),
             None => self.identity.name().ok_or(PeerNameError::AllBlank),
         }
     }
@@ -101,12 +101,12 @@ impl MachineIdentity {
         self.machine_id.is_none() && self.uuid.is_none()
     }
 
-    fn name(&self) -> Option<Mac> {
+    fn name(&self) -> Option<MacAddr> {
         let parts = [&self.machine_id, &self.uuid].map(|p| p.as_deref().unwrap_or_default());
         hash(&parts.concat())
     }
 
-    fn old_style_name(&self) -> Option<Mac> {
+    fn old_style_name(&self) -> Option<MacAddr> {
         hash(self.uuid.as_deref()?)
     }
 }
@@ -116,7 +116,7 @@ fn is_absence(error: &io::Error) -> bool {
 }
 
 /// `None` for blank input.
-fn hash(identity: &[u8]) -> Option<Mac> {
+fn hash(identity: &[u8]) -> Option<MacAddr> {
     if identity.trim_ascii().is_empty() {
         return None;
     }
@@ -126,7 +126,7 @@ fn hash(identity: &[u8]) -> Option<Mac> {
         .finalize();
     let mut bytes = [0; 6];
     bytes.copy_from_slice(&digest[..6]);
-    Some(Mac::local_unicast(bytes))
+    Some(MacAddr::local_unicast(bytes))
 }
 
 /// Fixed by the original, so that names do not reveal the machine's identity.
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    fn mac(text: &str) -> Mac {
+    fn mac(text: &str) -> MacAddr {
         text.parse().unwrap()
     }
 

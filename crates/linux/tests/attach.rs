@@ -10,12 +10,12 @@
 
 mod support;
 
-use linux::addr::Mac;
 use linux::attach::{AttachError, attach, attachment_state, detach};
 use linux::bridge::{bridge_state, ensure_bridge};
 use linux::netlink::Netlink;
 use linux::netns::{Netns, NetnsError};
 use support::{Space, attachment, can_run, cidr, links, weave};
+use wire::ethernet::MacAddr;
 
 fn host() -> Space {
     let host = Space::new("host");
@@ -380,5 +380,5 @@ fn attaching_announces_the_new_addresses() {
     assert_ne!(old, new);
     let neighbours = one.sh("ip neigh show 10.2.1.2");
     assert!(neighbours.contains(&new.to_string()), "{neighbours}");
-    assert_ne!(new, Mac::default());
+    assert_ne!(new, MacAddr::default());
 }

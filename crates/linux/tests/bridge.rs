@@ -4,10 +4,10 @@
 
 mod support;
 
-use linux::addr::Mac;
 use linux::bridge::{BridgeConfig, BridgeError, bridge_state, ensure_bridge, existing_mac, plug};
 use linux::netlink::{LinkWatch, Netlink};
 use support::{Space, can_run, links, weave};
+use wire::ethernet::MacAddr;
 
 #[test]
 fn a_bridge_is_made_once_and_then_left_alone() {
@@ -110,7 +110,7 @@ fn a_port_is_plugged_in_and_repaired() {
         assert_eq!(port.gso_max_bytes, Some(60_300));
         assert_eq!(
             state.link.mac,
-            Some(Mac([2, 0, 0, 0, 0, 1])),
+            Some(MacAddr([2, 0, 0, 0, 0, 1])),
             "ports do not change it"
         );
     }
@@ -170,8 +170,8 @@ fn values_no_interface_can_have_are_refused_by_name() {
     }
     let host = Space::new("host");
     for (mac, word) in [
-        (Mac([0; 6]), "all zero"),
-        (Mac([1, 0, 0, 0, 0, 1]), "multicast"),
+        (MacAddr([0; 6]), "all zero"),
+        (MacAddr([1, 0, 0, 0, 0, 1]), "multicast"),
     ] {
         let error = host
             .run(|| ensure_bridge(&BridgeConfig { mac, ..weave() }))
@@ -194,7 +194,7 @@ fn values_no_interface_can_have_are_refused_by_name() {
     );
     assert_eq!(links(&host), Vec::<String>::new());
     // Not locally administered, and still a name peers of the original use.
-    let low = Mac([0, 0, 0, 0, 0, 1]);
+    let low = MacAddr([0, 0, 0, 0, 0, 1]);
     host.run(|| {
         ensure_bridge(&BridgeConfig {
             mac: low,

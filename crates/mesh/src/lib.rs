@@ -27,7 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use wire::handshake::Features;
-use wire::message::OverlayControl;
+use wire::message::{Delivery, OverlayControl};
 use wire::{LinkId, PeerName};
 
 /// A peer the user asked for, already resolved by the shell.
@@ -125,17 +125,6 @@ pub enum MeshOutput {
     PeersRemoved(Vec<PeerName>),
     /// The direct peers changed; persist them.
     DirectPeersChanged(Vec<String>),
-}
-
-/// How gossip reached us.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Delivery {
-    /// Tag 4; the neighbour.
-    Neighbour(PeerName),
-    /// Tag 5; the originator.
-    Unicast(PeerName),
-    /// Tag 6; the originator.
-    Broadcast(PeerName),
 }
 
 #[cfg(test)]

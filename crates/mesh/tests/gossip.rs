@@ -4,10 +4,10 @@
 
 mod net;
 
-use mesh::{Delivery, GossipContent, MeshConfig, UnicastError};
+use mesh::{GossipContent, MeshConfig, UnicastError};
 use net::{Net, Stranger, config, name, secs};
 use wire::PeerName;
-use wire::message::Message;
+use wire::message::{Delivery, Message};
 
 const CHANNEL: &str = "IPallocation";
 

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ipam::rows::Change;
+use ipam::rows::RowWrite;
 use ipam::status::IpamStatus;
 use ipam::{Answer, ContainerEvent, Request};
 use mesh::DirectPeer;
@@ -174,7 +174,7 @@ pub enum Record {
     /// The direct peers, as typed.
     DirectPeers(Vec<String>),
     /// Rows of address allocation; those of one record become durable together.
-    Rows(Vec<Change>),
+    Rows(Vec<RowWrite>),
 }
 
 /// A copy of a node's state for status, report and metrics.

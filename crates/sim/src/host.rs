@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ipam::address::Subnet;
-use ipam::rows::Change;
+use ipam::rows::RowWrite;
 use ipam::{Ipam, IpamConfig};
 use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, RequestId};
@@ -130,7 +130,7 @@ impl Host {
     }
 
     /// Makes rows of address allocation durable.
-    pub fn store(&mut self, changes: Vec<Change>) {
+    pub fn store(&mut self, changes: Vec<RowWrite>) {
         for change in changes {
             match change.value {
                 Some(value) => self.rows.insert(change.name, value),

@@ -7,6 +7,9 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
+use std::str::FromStr;
+
+use crate::quote::{clipped, quote};
 
 /// Bytes of an Ethernet header, without VLAN tags.
 pub const ETHERNET_HEADER_BYTES: usize = 14;
@@ -63,7 +66,7 @@ pub mod tcp_flag {
     pub const CWR: u8 = 0x80;
 }
 
-/// An Ethernet address.
+/// An Ethernet address, of 48 bits; peer names have this form as well.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MacAddr(pub [u8; 6]);
 
@@ -74,6 +77,12 @@ impl MacAddr {
     pub const ZERO: Self = Self([0; 6]);
     /// Where bridges send spanning tree frames; never forwarded.
     pub const SPANNING_TREE: Self = Self([0x01, 0x80, 0xc2, 0, 0, 0]);
+
+    /// Turns six arbitrary bytes into a locally administered unicast address.
+    pub const fn local_unicast(mut bytes: [u8; 6]) -> Self {
+        bytes[0] = bytes[0] & 0xfe | 0x02;
+        Self(bytes)
+    }
 
     /// Whether this is the broadcast address.
     #[inline]
@@ -104,6 +113,30 @@ impl fmt::Display for MacAddr {
 impl fmt::Debug for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not six pairs of hexadecimal digits; holds its beginning.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid MAC address: {}", quote(.0))]
+pub struct ParseMacAddrError(pub String);
+
+impl FromStr for MacAddr {
+    type Err = ParseMacAddrError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bad = || ParseMacAddrError(clipped(text));
+        let mut bytes = [0; 6];
+        let mut parts = text.trim().split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() {
+            Err(bad())
+        } else {
+            Ok(Self(bytes))
+        }
     }
 }
 

@@ -50,6 +50,26 @@ pub enum Message {
     Unknown(u8),
 }
 
+/// How gossip reached us, and from whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Tag 4: from a neighbour.
+    Neighbour(PeerName),
+    /// Tag 5: to us alone, from its originator.
+    Unicast(PeerName),
+    /// Tag 6: to everybody, from its originator.
+    Broadcast(PeerName),
+}
+
+impl Delivery {
+    /// Who sent it.
+    pub const fn sender(self) -> PeerName {
+        match self {
+            Self::Neighbour(peer) | Self::Unicast(peer) | Self::Broadcast(peer) => peer,
+        }
+    }
+}
+
 /// A control message of an overlay, as it travels on the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OverlayControl {

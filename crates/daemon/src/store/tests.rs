@@ -146,8 +146,8 @@ impl Drop for TestDirectory {
     }
 }
 
-fn change(name: &str, value: Option<&str>) -> Change {
-    Change {
+fn change(name: &str, value: Option<&str>) -> RowWrite {
+    RowWrite {
         name: name.to_owned(),
         value: value.map(|value| value.as_bytes().to_vec()),
     }

@@ -6,11 +6,12 @@ use std::time::Instant;
 use tracing::{debug, warn};
 use wire::PeerName;
 use wire::ipam::{GossipState, Unicast, decode_state, encode_state};
+use wire::message::Delivery;
 
 use super::Ipam;
+use crate::IpamOutput;
 use crate::address::{Range, merge_ranges};
 use crate::ring::{Merged, Ring};
-use crate::{Delivery, IpamOutput};
 
 /// Most nicknames kept, of whomever.
 const NICKNAMES_MAX: usize = 16 * 1024;

@@ -21,7 +21,7 @@ use wire::PeerName;
 use wire::ipam::{AcceptedValue, Entry, NodeClaims, NodeId, ProposalId};
 
 use crate::address::{Cidr, Range, Subnet};
-use crate::rows::{Change, RestoreError};
+use crate::rows::{RestoreError, RowWrite};
 
 /// Version of the rows below.
 const SCHEMA: u32 = 1;
@@ -137,7 +137,7 @@ pub(super) struct Store {
     /// The ring as it is stored.
     ring: Vec<Entry>,
     seeds: Vec<PeerName>,
-    changes: Vec<Change>,
+    changes: Vec<RowWrite>,
 }
 
 impl Store {
@@ -169,7 +169,7 @@ impl Store {
             None
         };
         if let Some(foreign) = foreign {
-            let gone = rows.into_keys().map(|name| Change { name, value: None });
+            let gone = rows.into_keys().map(|name| RowWrite { name, value: None });
             store.changes = gone.collect();
             return Ok((store, Err(foreign)));
         }
@@ -221,7 +221,7 @@ impl Store {
         let new: BTreeSet<u32> = entries.iter().map(|entry| entry.token).collect();
         for gone in self.ring.iter().filter(|old| !new.contains(&old.token)) {
             let name = entry_name(gone.token);
-            self.changes.push(Change { name, value: None });
+            self.changes.push(RowWrite { name, value: None });
         }
         let old: BTreeSet<Entry> = self.ring.iter().copied().collect();
         let changed = entries.iter().filter(|entry| !old.contains(entry));
@@ -296,7 +296,7 @@ impl Store {
     }
 
     /// What is to be written since the last call. A row is in it once.
-    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+    pub(super) fn take_changes(&mut self) -> Vec<RowWrite> {
         let changes = std::mem::take(&mut self.changes);
         let mut newest = BTreeMap::new();
         for change in changes {
@@ -304,7 +304,7 @@ impl Store {
         }
         let changes = newest.into_iter();
         changes
-            .map(|(name, value)| Change { name, value })
+            .map(|(name, value)| RowWrite { name, value })
             .collect()
     }
 
@@ -316,7 +316,7 @@ impl Store {
             Some(value) => self.rows.insert(name.clone(), value.clone()),
             None => self.rows.remove(&name),
         };
-        self.changes.push(Change { name, value });
+        self.changes.push(RowWrite { name, value });
     }
 }
 
@@ -445,13 +445,13 @@ fn entry_name(token: u32) -> String {
     format!("{RING}{}", Ipv4Addr::from_bits(token))
 }
 
-fn entry_row(entry: &Entry) -> Change {
+fn entry_row(entry: &Entry) -> RowWrite {
     let row = EntryRow {
         peer: entry.peer.to_string(),
         version: entry.version,
         free: entry.free,
     };
-    Change {
+    RowWrite {
         name: entry_name(entry.token),
         value: Some(json(&row)),
     }

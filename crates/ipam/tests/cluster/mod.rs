@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use ipam::address::Cidr;
 use ipam::status::IpamStatus;
-use ipam::{Answer, Delivery, Init, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket, rows};
+use ipam::{Answer, Init, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket, rows};
 use wire::PeerName;
+use wire::message::Delivery;
 
 /// Most messages one step may cause; more is a storm.
 const MESSAGES_MAX: usize = 10_000;
@@ -290,7 +291,7 @@ impl Cluster {
                 let peer = self.peers.get_mut(&n).unwrap();
                 let written = changes.iter().map(|change| change.name.clone());
                 peer.persisted.push(written.collect());
-                for rows::Change { name, value } in changes {
+                for rows::RowWrite { name, value } in changes {
                     match value {
                         Some(value) => peer.rows.insert(name, value),
                         None => peer.rows.remove(&name),

@@ -9,9 +9,9 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use wire::ethernet::MacAddr;
 
 use super::{LinkError, Netlink, check_name};
-use crate::addr::Mac;
 
 /// A network interface as the kernel describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Link {
     /// What made it.
     pub kind: LinkKind,
     /// Hardware address, for links that have an Ethernet one.
-    pub mac: Option<Mac>,
+    pub mac: Option<MacAddr>,
     /// Largest packet in bytes, without the Ethernet header.
     pub mtu_bytes: u32,
     /// Largest MTU the device accepts in bytes; 0 if it does not say.
@@ -97,13 +97,13 @@ pub struct VethConfig<'a> {
 
 /// One property to give to a link.
 #[derive(Clone, Copy, Debug)]
-pub enum Change<'a> {
+pub enum LinkProperty<'a> {
     /// Administrative state.
     Up(bool),
     /// MTU in bytes.
     Mtu(u32),
     /// Hardware address.
-    Mac(Mac),
+    Mac(MacAddr),
     /// Port of the bridge with this index; `None` frees it.
     Master(Option<u32>),
     /// New name.
@@ -156,7 +156,7 @@ impl Netlink {
     }
 
     /// Makes a bridge, down and without ports.
-    pub fn create_bridge(&mut self, name: &str, mac: Mac) -> Result<(), LinkError> {
+    pub fn create_bridge(&mut self, name: &str, mac: MacAddr) -> Result<(), LinkError> {
         check_name(name)?;
         let mut message = LinkMessage::default();
         message.attributes = vec![
@@ -217,24 +217,24 @@ impl Netlink {
     }
 
     /// Gives a link new properties in one request.
-    pub fn change(&mut self, link: &Link, changes: &[Change<'_>]) -> Result<(), LinkError> {
+    pub fn change(&mut self, link: &Link, changes: &[LinkProperty<'_>]) -> Result<(), LinkError> {
         let mut message = named(link.index);
         for change in changes {
             message.attributes.push(match *change {
-                Change::Up(up) => {
+                LinkProperty::Up(up) => {
                     message.header.flags.set(LinkFlags::Up, up);
                     message.header.change_mask |= LinkFlags::Up;
                     continue;
                 }
-                Change::Mtu(mtu_bytes) => LinkAttribute::Mtu(mtu_bytes),
-                Change::Mac(mac) => LinkAttribute::Address(mac.0.to_vec()),
-                Change::Master(index) => LinkAttribute::Controller(index.unwrap_or(0)),
-                Change::Name(name) => {
+                LinkProperty::Mtu(mtu_bytes) => LinkAttribute::Mtu(mtu_bytes),
+                LinkProperty::Mac(mac) => LinkAttribute::Address(mac.0.to_vec()),
+                LinkProperty::Master(index) => LinkAttribute::Controller(index.unwrap_or(0)),
+                LinkProperty::Name(name) => {
                     check_name(name)?;
                     LinkAttribute::IfName(name.to_owned())
                 }
-                Change::Netns(fd) => LinkAttribute::NetNsFd(fd.as_raw_fd()),
-                Change::GsoMax(bytes) => LinkAttribute::GsoMaxSize(bytes),
+                LinkProperty::Netns(fd) => LinkAttribute::NetNsFd(fd.as_raw_fd()),
+                LinkProperty::GsoMax(bytes) => LinkAttribute::GsoMaxSize(bytes),
             });
         }
         let what = changes.iter().map(describe).collect::<Vec<_>>().join(", ");
@@ -302,16 +302,16 @@ impl Netlink {
     }
 }
 
-fn describe(change: &Change<'_>) -> String {
+fn describe(change: &LinkProperty<'_>) -> String {
     match change {
-        Change::Up(true) => "up".to_owned(),
-        Change::Up(false) => "down".to_owned(),
-        Change::Mtu(mtu_bytes) => format!("mtu {mtu_bytes}"),
-        Change::Mac(mac) => format!("address {mac}"),
-        Change::Master(_) => "bridge".to_owned(),
-        Change::Name(name) => format!("name {name}"),
-        Change::Netns(_) => "namespace".to_owned(),
-        Change::GsoMax(bytes) => format!("gso_max_size {bytes}"),
+        LinkProperty::Up(true) => "up".to_owned(),
+        LinkProperty::Up(false) => "down".to_owned(),
+        LinkProperty::Mtu(mtu_bytes) => format!("mtu {mtu_bytes}"),
+        LinkProperty::Mac(mac) => format!("address {mac}"),
+        LinkProperty::Master(_) => "bridge".to_owned(),
+        LinkProperty::Name(name) => format!("name {name}"),
+        LinkProperty::Netns(_) => "namespace".to_owned(),
+        LinkProperty::GsoMax(bytes) => format!("gso_max_size {bytes}"),
     }
 }
 
@@ -358,7 +358,7 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
         )]
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
+            LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddr),
             LinkAttribute::Mtu(mtu_bytes) => link.mtu_bytes = mtu_bytes,
             LinkAttribute::MaxMtu(mtu_bytes) => link.max_mtu_bytes = mtu_bytes,
             LinkAttribute::Controller(index) => link.master = Some(index).filter(|&i| i != 0),

@@ -9,10 +9,11 @@
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use linux::addr::{Cidr, Mac};
+use linux::addr::Cidr;
 use linux::attach::AttachConfig;
 use linux::bridge::BridgeConfig;
 use linux::netns::{Netns, run_in};
+use wire::ethernet::MacAddr;
 
 /// Whether kernel tests can run; says so if not.
 pub fn can_run() -> bool {
@@ -122,7 +123,7 @@ pub fn cidr(text: &str) -> Cidr {
 }
 
 pub fn weave() -> BridgeConfig {
-    let mac = Mac([0x02, 0, 0, 0, 0, 1]);
+    let mac = MacAddr([0x02, 0, 0, 0, 0, 1]);
     BridgeConfig {
         name: "weave".to_owned(),
         mac,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{debug, info, warn};
-use wire::message::{Message, MessageError, OverlayControl};
+use wire::message::{Delivery, Message, MessageError, OverlayControl};
 use wire::{LinkId, PeerName};
 
 use super::news::NEWS;
 use super::{COLLECT_DELAY, Mesh};
+use crate::MeshOutput;
 use crate::delta::Changes;
 use crate::doubts::Teller;
 use crate::gossip::TOPOLOGY;
@@ -17,7 +18,6 @@ use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Received};
 use crate::maker::Ending;
 use crate::topology::{Merged, Novelty};
-use crate::{Delivery, MeshOutput};
 
 /// How the names of channels begin that only those hear who announced themselves as Wefts.
 const WEFT_CHANNELS: &str = "weft-";

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use mesh::{Connection, Delivery, DirectPeer, Mesh, MeshConfig, MeshOutput, Password};
+use mesh::{Connection, DirectPeer, Mesh, MeshConfig, MeshOutput, Password};
 use wire::handshake::{FLAG_PLAIN, Features, encode_header};
-use wire::message::{Message, OverlayControl, encode_frame};
+use wire::message::{Delivery, Message, OverlayControl, encode_frame};
 use wire::quote::printable;
 use wire::{LinkId, PeerName};
 

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use ipam::status::IpamStatus;
 use ipam::{Answer, CHANNEL, Ipam, IpamOutput, Request, Ticket, WEFT_CHANNEL};
-use mesh::{Delivery, GossipContent, Mesh, MeshOutput};
+use mesh::{GossipContent, Mesh, MeshOutput};
 use tracing::debug;
 use wire::PeerName;
+use wire::message::Delivery;
 
 use super::Node;
 use crate::{Output, Record, Reply, RequestId};
@@ -158,9 +159,7 @@ impl Node {
     /// Gossip of a channel that is ours.
     pub(super) fn receive_gossip(&mut self, channel: &str, delivery: Delivery, payload: &[u8]) {
         let now = self.now;
-        let from = match delivery {
-            Delivery::Neighbour(peer) | Delivery::Unicast(peer) | Delivery::Broadcast(peer) => peer,
-        };
+        let from = delivery.sender();
         let knows = |allocation: &Allocation| allocation.known.contains_key(&from);
         if !self.allocation.as_ref().is_some_and(knows) {
             // It may have come faster than the routes to it.
@@ -174,12 +173,7 @@ impl Node {
             return;
         };
         if channel == CHANNEL {
-            let told = match delivery {
-                Delivery::Neighbour(peer) => ipam::Delivery::Neighbour(peer),
-                Delivery::Unicast(peer) => ipam::Delivery::Unicast(peer),
-                Delivery::Broadcast(peer) => ipam::Delivery::Broadcast(peer),
-            };
-            allocation.ipam.handle_gossip(told, payload, now);
+            allocation.ipam.handle_gossip(delivery, payload, now);
         } else {
             allocation.ipam.handle_weft(from, payload, now);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ipam::address::{Range, merge_ranges};
-use ipam::rows::Change;
+use ipam::rows::RowWrite;
 use ipam::{Init, Ipam, IpamConfig, Patience, Request, Ticket};
 
 use super::ledger::Promises;
@@ -215,7 +215,7 @@ impl Peer {
     }
 
     /// Makes rows durable.
-    pub fn persist(&mut self, changes: Vec<Change>) {
+    pub fn persist(&mut self, changes: Vec<RowWrite>) {
         for change in changes {
             match change.value {
                 Some(value) => self.rows.insert(change.name, value),

@@ -9,7 +9,7 @@ use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use ipam::rows::Change;
+use ipam::rows::RowWrite;
 use ipam::{Answer, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket};
 
 use super::scene::{PEERS, Scene, Wish, name, number, universe};
@@ -269,7 +269,7 @@ impl Peer {
             }
             let sent = match output {
                 IpamOutput::Persist(changes) => {
-                    for Change { name, value } in changes {
+                    for RowWrite { name, value } in changes {
                         match value {
                             Some(value) => self.rows.insert(name, value),
                             None => self.rows.remove(&name),

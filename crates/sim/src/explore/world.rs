@@ -7,7 +7,8 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ipam::{Answer, Delivery};
+use ipam::Answer;
+use wire::message::Delivery;
 
 use super::peer::{Peer, Sent};
 use super::scene::{PEERS, Scene, Wish, name};

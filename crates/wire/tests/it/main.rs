@@ -5,6 +5,7 @@
 )]
 
 mod capture;
+mod ethernet;
 mod gob;
 mod handshake;
 mod ipam;

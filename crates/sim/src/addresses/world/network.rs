@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipam::Delivery;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use wire::PeerName;
+use wire::message::Delivery;
 
 use super::super::peer::nickname;
 use super::{Happening, World};
