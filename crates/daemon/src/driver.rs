@@ -7,17 +7,23 @@
 //! transaction, then does the rest of what it says, in order. So many clients that ask for addresses
 //! at once share one wait for the disk.
 
+#[cfg(test)]
+mod fake;
 mod handle;
+#[cfg(test)]
+mod tests;
+mod tunnels;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use node::{Command, Input, Node, Output, Record, Reply, RequestId};
 use overlay::table::TunnelEvent;
-use plane::{Ended, Events, Plane};
+use plane::Ended;
 use tokio::sync::{mpsc, oneshot};
 use wire::LinkId;
 
@@ -27,12 +33,13 @@ use crate::store::{Store, StoreError};
 use handle::{Request, Shared};
 
 pub use handle::{Handle, IpamError, Stopped};
+pub use tunnels::{DataPlane, HostPlane};
 
 /// Name of the record with the direct peers.
 pub const DIRECT_PEERS: &str = "direct_peers";
 /// Requests waiting for the driver, and most it takes in one turn.
 const REQUESTS_MAX: usize = 256;
-/// Link and tunnel events handled in one turn.
+/// Link events handled in one turn, and tunnel events.
 const EVENTS_PER_TURN: usize = 64;
 
 /// Owns the node and everything it acts through.
@@ -40,8 +47,7 @@ pub struct Driver {
     node: Node,
     links: Links,
     link_events: mpsc::Receiver<LinkEvent>,
-    plane: Arc<Plane>,
-    tunnel_events: Events,
+    plane: Box<dyn DataPlane>,
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
@@ -78,8 +84,7 @@ impl Driver {
     pub fn new(
         node: Node,
         links: (Links, mpsc::Receiver<LinkEvent>),
-        plane: Arc<Plane>,
-        tunnel_events: Events,
+        plane: Box<dyn DataPlane>,
         store: Arc<Store>,
     ) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
@@ -90,7 +95,6 @@ impl Driver {
             links,
             link_events,
             plane,
-            tunnel_events,
             requests,
             shared: handle.shared(),
             replies: BTreeMap::new(),
@@ -114,25 +118,30 @@ impl Driver {
     async fn turn_for_ever(&mut self) -> Result<(), DriverError> {
         self.collect();
         self.carry_out()?;
-        loop {
-            match self.wait().await {
-                Wake::Link(event) => self.handle_link(event),
-                Wake::Tunnel(event) => self.feed(Input::Tunnel(event?)),
-                Wake::Request(request) => self.handle_request(request),
-                Wake::Cancelled | Wake::Timeout => {}
-                Wake::Closed => return Ok(()),
-            }
-            self.take_what_waits();
-            self.do_what_is_due();
-            self.carry_out()?;
+        while self.turn().await?.is_continue() {}
+        Ok(())
+    }
+
+    /// Waits for something to happen, and does what comes of it and of all that waits with it.
+    async fn turn(&mut self) -> Result<ControlFlow<()>, DriverError> {
+        match self.wait().await {
+            Wake::Link(event) => self.handle_link(event),
+            Wake::Tunnel(event) => self.feed(Input::Tunnel(event?)),
+            Wake::Request(request) => self.handle_request(request),
+            Wake::Cancelled | Wake::Timeout => {}
+            Wake::Closed => return Ok(ControlFlow::Break(())),
         }
+        self.take_what_waits();
+        self.do_what_is_due();
+        self.carry_out()?;
+        Ok(ControlFlow::Continue(()))
     }
 
     async fn wait(&mut self) -> Wake {
         let timeout = self.node.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             event = self.link_events.recv() => event.map_or(Wake::Closed, Wake::Link),
-            event = poll_fn(|context| self.tunnel_events.poll_next(context)) => Wake::Tunnel(event),
+            event = poll_fn(|context| self.plane.poll_event(context)) => Wake::Tunnel(event),
             request = self.requests.recv() => request.map_or(Wake::Closed, Wake::Request),
             () = self.shared.cancelled() => Wake::Cancelled,
             () = sleep_until(timeout) => Wake::Timeout,
@@ -161,6 +170,13 @@ impl Driver {
                 break;
             };
             self.handle_link(event);
+        }
+        for _ in 1..EVENTS_PER_TURN {
+            // The end of the data plane is met at the next wait.
+            let Ok(Some(event)) = self.plane.try_event() else {
+                break;
+            };
+            self.feed(Input::Tunnel(event));
         }
     }
 

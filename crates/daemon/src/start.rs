@@ -19,7 +19,7 @@ use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
 use overlay::table::Cipher;
-use plane::{Events, Plane};
+use plane::Plane;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::PeerName;
@@ -27,7 +27,7 @@ use wire::ethernet::MacAddr;
 
 use crate::config::{Config, HostOptions, IpamOptions, MeshOptions};
 use crate::docker::Docker;
-use crate::driver::{DIRECT_PEERS, Driver, Handle};
+use crate::driver::{DIRECT_PEERS, Driver, Handle, HostPlane};
 use crate::host::{Host, HostConfig, HostHandle};
 use crate::http::{self, App, listen};
 use crate::links::{self, Links};
@@ -107,12 +107,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let HostSide {
         node,
         plane,
-        tunnel_events,
         host: host_handle,
     } = bring_up(&mesh, &host, ipam.as_ref(), control_port, &store)?;
+    let counted = Arc::clone(&plane.plane);
     let links = Links::new(mesh.listen);
     let link_events = links.0.events();
-    let (driver, handle) = Driver::new(node, links, plane.clone(), tunnel_events, store.clone());
+    let (driver, handle) = Driver::new(node, links, Box::new(plane), store.clone());
     let mut driver = Running::start(driver);
     let _accept = links::accept(sockets.mesh, link_events);
     let _names = peers.connect(handle.clone(), &store).await?;
@@ -120,7 +120,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let app = Arc::new(App::new(
         handle,
         host_handle.clone(),
-        plane,
+        counted,
         docker,
         mesh.port,
     ));
@@ -193,8 +193,7 @@ fn dump_threads() {
 /// What a daemon drives on its host.
 struct HostSide {
     node: Node,
-    plane: Arc<Plane>,
-    tunnel_events: Events,
+    plane: HostPlane,
     host: HostHandle,
 }
 
@@ -226,8 +225,11 @@ fn bring_up(
         port: mesh.port,
         name,
     };
-    let (plane, tunnel_events) = Plane::start(plane_config).context("starting the data plane")?;
-    let plane = Arc::new(plane);
+    let (plane, events) = Plane::start(plane_config).context("starting the data plane")?;
+    let plane = HostPlane {
+        plane: Arc::new(plane),
+        events,
+    };
     let host_config = HostConfig {
         bridge: host.bridge.clone(),
         docker_bridge: host.docker_bridge.clone(),
@@ -240,7 +242,6 @@ fn bring_up(
     Ok(HostSide {
         node,
         plane,
-        tunnel_events,
         host: host_handle,
     })
 }

@@ -254,6 +254,17 @@ impl Store {
         Self::open_with(directory, UPGRADES)
     }
 
+    /// A store on another kind of disk, which is empty.
+    #[cfg(test)]
+    pub(crate) fn on(disk: impl redb::StorageBackend) -> Result<Self, redb::DatabaseError> {
+        Ok(Self {
+            path: PathBuf::from("memory"),
+            database: Database::builder().create_with_backend(disk)?,
+            schema: 1,
+            commits: AtomicU64::new(0),
+        })
+    }
+
     fn open_with(directory: &Path, upgrades: &[Upgrade]) -> Result<Self, StoreError> {
         let known = 1 + u32::try_from(upgrades.len()).expect("few upgrades");
         let path = directory.join(FILE_NAME);

@@ -1,0 +1,286 @@
+//! Drivers over fake planes and disks, with real links on the loopback interface.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use ipam::{Init, Ipam, IpamConfig, Patience};
+use mesh::status::TargetState;
+use mesh::{DirectPeer, MeshConfig};
+use overlay::table::ForwardingTable;
+use tokio::net::{TcpListener, TcpStream};
+use wire::PeerName;
+
+use super::fake::{Air, Deed, FakeDisk, FakePlane, Journal};
+use super::*;
+use crate::links;
+use crate::task::Task;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// A driver that does not run yet, and what is beneath it.
+struct Stage {
+    driver: Driver,
+    handle: Handle,
+    plane: FakePlane,
+    journal: Journal,
+    disk_is_full: Arc<AtomicBool>,
+    /// Where it accepts links.
+    address: SocketAddr,
+    _accept: Task,
+}
+
+impl Stage {
+    /// Of the `n`-th peer.
+    fn new(n: u8, air: &Air) -> Self {
+        let us = PeerName::from_u64(0x0200_0000_0000 + u64::from(n));
+        let journal = Journal::default();
+        let (disk, disk_is_full) = FakeDisk::new(&journal);
+        let store = Arc::new(Store::on(disk).expect("an empty disk"));
+        let links = Links::new(Some(LOOPBACK));
+        let listeners = links::listen(Some(LOOPBACK), 0).expect("a free port");
+        let address = listeners[0].local_addr().expect("bound");
+        let accept = links::accept(listeners, links.0.events());
+        let plane = FakePlane::new(us, air, &journal);
+        let node = Node::new(config(us, n), [n; 32], clock::now());
+        let (driver, handle) = Driver::new(node, links, Box::new(plane.clone()), store);
+        journal.take();
+        Self {
+            driver,
+            handle,
+            plane,
+            journal,
+            disk_is_full,
+            address,
+            _accept: accept,
+        }
+    }
+
+    /// A stage with a link that is no matter of the node, and its far end.
+    async fn with_link(n: u8) -> (Self, LinkId, TcpStream) {
+        let mut stage = Self::new(n, &Air::default());
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let near = TcpStream::connect(address).await.expect("connect");
+        let (far, _) = listener.accept().await.expect("accept");
+        let link = stage.driver.links.adopt(near);
+        (stage, link, far)
+    }
+}
+
+/// A peer that allocates addresses once two others agree.
+fn config(us: PeerName, n: u8) -> node::Config {
+    let range = "10.32.0.0/24".parse().expect("a subnet");
+    let ipam = IpamConfig {
+        name: us,
+        nickname: format!("host-{n}"),
+        uid: u64::from(n),
+        universe: range,
+        default_subnet: range,
+        init: Init::Consensus(Some(3)),
+        reclaim_after: None,
+    };
+    let ipam = Ipam::new(ipam, Vec::new(), [n; 32], clock::now()).expect("no rows");
+    let mut config = node::Config::new(MeshConfig::new(us, format!("host-{n}")));
+    config.ipam = Some(ipam);
+    config
+}
+
+/// Lets a driver run until something is done.
+async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            turn = driver.turn() => assert!(turn.expect("a turn").is_continue()),
+        }
+    }
+}
+
+fn connect(to: SocketAddr) -> Command {
+    Command::Connect {
+        peers: vec![DirectPeer {
+            text: to.to_string(),
+            ip: to.ip(),
+            port: Some(to.port()),
+        }],
+        replace: false,
+    }
+}
+
+/// An address that nobody gives out while there is no quorum.
+fn wish() -> Command {
+    Command::Ipam(ipam::Request::Allocate {
+        ident: "c1".to_owned(),
+        subnet: None,
+        is_container: true,
+        patience: Patience::Forever,
+    })
+}
+
+fn record(text: &str) -> Output {
+    Output::Persist(Record::DirectPeers(vec![text.to_owned()]))
+}
+
+fn send(link: LinkId) -> Output {
+    Output::Send {
+        link,
+        bytes: b"promise".to_vec(),
+    }
+}
+
+fn heartbeat() -> TunnelEvent {
+    TunnelEvent::Special {
+        link: LinkId::outbound(1),
+        from: SocketAddr::from(([192, 0, 2, 1], 6783)),
+        kind: overlay::table::SpecialKind::Heartbeat { connection_uid: 1 },
+    }
+}
+
+#[tokio::test]
+async fn record_is_durable_before_what_was_said_with_it_is_done() {
+    let (mut stage, link, _far) = Stage::with_link(1).await;
+    let table = Arc::new(ForwardingTable::default());
+    stage.driver.outputs = vec![Output::Program(table), send(link), record("peer")];
+    stage.driver.carry_out().expect("a good disk");
+    let deeds = stage.journal.take();
+    assert_eq!(deeds.first(), Some(&Deed::Durable), "{deeds:?}");
+    assert_eq!(deeds.last(), Some(&Deed::Program(Vec::new())), "{deeds:?}");
+    assert!(
+        !stage.driver.links.written(link, 0),
+        "the message is queued"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_done_when_a_record_does_not_become_durable() {
+    let (mut stage, link, _far) = Stage::with_link(1).await;
+    stage.disk_is_full.store(true, Ordering::Relaxed);
+    let table = Arc::new(ForwardingTable::default());
+    stage.driver.outputs = vec![send(link), Output::Program(table), record("peer")];
+    let error = stage.driver.carry_out().expect_err("a full disk");
+    assert!(error.to_string().contains("cannot be written"), "{error}");
+    assert!(stage.driver.links.written(link, 0), "a message is queued");
+    assert_eq!(stage.journal.take(), []);
+}
+
+#[tokio::test]
+async fn requests_that_wait_together_share_one_transaction() {
+    let mut stage = Stage::new(1, &Air::default());
+    let targets = [1, 2, 3, 4].map(|port| SocketAddr::from((LOOPBACK, port)));
+    let mut calls: Vec<_> = targets
+        .iter()
+        .map(|to| Box::pin(stage.handle.call(connect(*to))))
+        .collect();
+    // Each puts its request into the queue when it is polled first.
+    poll_fn(|context| {
+        for call in &mut calls {
+            assert!(call.as_mut().poll(context).is_pending());
+        }
+        Poll::Ready(())
+    })
+    .await;
+    let before = stage.driver.store.commits();
+    assert!(stage.driver.turn().await.expect("a turn").is_continue());
+    for call in calls {
+        assert!(matches!(call.await, Ok(Reply::Done)));
+    }
+    assert_eq!(stage.driver.store.commits() - before, 1);
+}
+
+#[tokio::test]
+async fn tunnel_events_are_taken_however_much_else_there_is() {
+    let mut stage = Stage::new(1, &Air::default());
+    for _ in 0..EVENTS_PER_TURN / 2 {
+        stage.plane.tell(heartbeat());
+        let ended = LinkEvent::Ended(LinkId::inbound(9), "EOF".to_owned());
+        stage.driver.links.events().try_send(ended).expect("room");
+    }
+    assert!(stage.driver.turn().await.expect("a turn").is_continue());
+    assert_eq!(stage.plane.untaken(), 0);
+}
+
+#[tokio::test]
+async fn probe_follows_the_snapshot_that_knows_its_tunnel() {
+    let air = Air::default();
+    let (a, b) = (Stage::new(1, &air), Stage::new(2, &air));
+    let probes = async {
+        let connected = a.handle.call(connect(b.address)).await;
+        assert!(matches!(connected, Ok(Reply::Done)));
+        for journal in [&a.journal, &b.journal] {
+            let deeds = journal.until(|deed| matches!(deed, Deed::Probe(_))).await;
+            let mut known = Vec::new();
+            for deed in deeds {
+                match deed {
+                    Deed::Durable => {}
+                    Deed::Program(links) => known = links,
+                    Deed::Probe(link) => assert!(known.contains(&link), "{link:?} {known:?}"),
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = probes => {}
+        ended = a.driver.run() => panic!("{ended:?}"),
+        ended = b.driver.run() => panic!("{ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn link_whose_queue_is_full_ends_and_the_node_hears_why() {
+    let mut stage = Stage::new(1, &Air::default());
+    let listener = TcpListener::bind((LOOPBACK, 0)).await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let handle = stage.handle.clone();
+    let greeted = async {
+        handle.call(connect(address)).await.expect("an answer");
+        let (far, _) = listener.accept().await.expect("accept");
+        let greeting = far.peek(&mut [0; 9]).await;
+        assert!(greeting.is_ok_and(|bytes| bytes > 0));
+        // It is never read.
+        far
+    };
+    let _far = drive(&mut stage.driver, greeted).await;
+    let link = LinkId::outbound(0);
+    assert!(stage.driver.links.contains(link));
+    stage.driver.outputs = (0..2000).map(|_| send(link)).collect();
+    stage.driver.carry_out().expect("a good disk");
+    assert!(!stage.driver.links.contains(link));
+    let status = drive(&mut stage.driver, handle.status()).await;
+    let targets = status.expect("a status").mesh.targets;
+    let [target] = &targets[..] else {
+        panic!("{targets:?}");
+    };
+    let (TargetState::Failed { error, .. } | TargetState::Retrying(error)) = &target.state else {
+        panic!("{targets:?}");
+    };
+    assert!(error.ends_with(&links::QueueFull.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn who_waits_for_an_answer_hears_why_the_driver_stopped() {
+    let stage = Stage::new(1, &Air::default());
+    let plane = stage.plane.clone();
+    let asking = async {
+        let wish = stage.handle.call(wish());
+        tokio::pin!(wish);
+        // Asked behind it, so the driver has the wish when this is answered.
+        let status = stage.handle.status();
+        tokio::select! {
+            biased;
+            reply = &mut wish => panic!("{reply:?}"),
+            status = status => assert!(status.is_ok()),
+        }
+        plane.end(Ended::Panicked {
+            thread: "weft-tx",
+            message: "index out of bounds".to_owned(),
+        });
+        wish.await.expect_err("stopped").to_string()
+    };
+    let (said, ended) = tokio::join!(asking, stage.driver.run());
+    let why = "data-plane thread weft-tx panicked: index out of bounds";
+    assert_eq!(said, format!("the daemon is stopping: {why}"));
+    assert_eq!(ended.expect_err("stopped").to_string(), why);
+    let late = stage.handle.status().await.expect_err("stopped");
+    assert_eq!(late.to_string(), format!("the daemon is stopping: {why}"));
+}
