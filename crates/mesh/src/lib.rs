@@ -21,7 +21,7 @@ mod topology;
 
 pub use bucket::TokenBucket;
 pub use config::{MeshConfig, Password, TrustedSubnet};
-pub use mesh::{GossipContent, Mesh, UnicastError};
+pub use mesh::{GossipContent, Mesh, MeshSnapshot, UnicastError};
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -64,7 +64,7 @@ pub(crate) enum Phase {
 pub(crate) struct Introduced {
     pub(crate) session: Session,
     pub(crate) version: u8,
-    pub(crate) features: Features,
+    pub(crate) features: Arc<Features>,
     pub(crate) key: Option<Arc<SessionKey>>,
     /// XOR of both connection ids.
     pub(crate) uid: u64,
@@ -95,7 +95,7 @@ impl Introduced {
             // Version 1 cannot say so, whatever we think of them.
             mutually_trusted: our_features.trusted && features.trusted,
             uses_control_index: our_features.overlays.is_some() && features.overlays.is_some(),
-            features,
+            features: Arc::new(features),
             added: false,
             heartbeat_at: now + HEARTBEAT_INTERVAL,
         }

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
@@ -18,7 +19,7 @@ use wire::{LinkId, PeerName};
 
 use crate::DirectPeer;
 use crate::peers::{Adjacency, PeerTable, canonical};
-use crate::status::{TargetState, TargetStatus};
+use crate::status::{TargetCounts, TargetState};
 
 /// First retry interval.
 const INTERVAL_MIN: Duration = Duration::from_secs(2);
@@ -65,10 +66,11 @@ pub(crate) struct Attempt {
     pub(crate) direct: bool,
 }
 
-#[derive(Debug)]
-struct Target {
+/// What is known of an address that may be dialled.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
     state: State,
-    error: Option<String>,
+    error: Option<Arc<str>>,
     /// When the current or next attempt is due; `None` means never.
     due: Option<Instant>,
     interval: Duration,
@@ -92,6 +94,24 @@ impl Target {
             due: Some(now),
             interval: INTERVAL_MIN,
             soon_until: None,
+        }
+    }
+
+    /// What status shows of it, unless it is not to be dialled.
+    pub(crate) fn shown(&self, now: Instant) -> Option<TargetState> {
+        let remaining = self.due.map(|due| due.saturating_duration_since(now));
+        let error = self.error.as_deref().map(str::to_owned);
+        match (self.state, error) {
+            (State::Connected | State::Suspended, _) => None,
+            (State::Attempting, None) => Some(TargetState::Connecting),
+            (State::Attempting, Some(error)) => Some(TargetState::Retrying(error)),
+            (State::Waiting, Some(error)) => Some(TargetState::Failed {
+                error,
+                retry_in: remaining,
+            }),
+            (State::Waiting, None) => Some(TargetState::Waiting {
+                until: remaining.unwrap_or_default(),
+            }),
         }
     }
 
@@ -214,7 +234,7 @@ impl Maker {
             target.interval = INTERVAL_MIN;
         }
         target.state = State::Waiting;
-        target.error = Some(error.to_owned());
+        target.error = Some(error.into());
         match ending {
             Ending::SelfConnection => target.due = None,
             Ending::NameCollision => target.due = Some(now + COLLISION_INTERVAL),
@@ -235,7 +255,7 @@ impl Maker {
             return;
         };
         target.state = State::Waiting;
-        target.error = Some(error.to_owned());
+        target.error = Some(error.into());
         target.retry_later(now, rng);
     }
 
@@ -297,28 +317,28 @@ impl Maker {
         direct.iter().filter(|address| !given_up(address)).count()
     }
 
-    /// The targets status shows.
-    pub(crate) fn status(&self, now: Instant) -> Vec<TargetStatus> {
-        let shown = self.targets.iter().filter_map(|(address, target)| {
-            let remaining = target.due.map(|due| due.saturating_duration_since(now));
-            let state = match (target.state, target.error.clone()) {
-                (State::Connected | State::Suspended, _) => return None,
-                (State::Attempting, None) => TargetState::Connecting,
-                (State::Attempting, Some(error)) => TargetState::Retrying(error),
-                (State::Waiting, Some(error)) => TargetState::Failed {
-                    error,
-                    retry_in: remaining,
-                },
-                (State::Waiting, None) => TargetState::Waiting {
-                    until: remaining.unwrap_or_default(),
-                },
+    /// All targets as they are, ascending by address.
+    pub(crate) fn snapshot(&self) -> Vec<(SocketAddr, Target)> {
+        let targets = self.targets.iter();
+        targets
+            .map(|(address, target)| (*address, target.clone()))
+            .collect()
+    }
+
+    /// How many targets status shows in each state.
+    pub(crate) fn counts(&self) -> TargetCounts {
+        let mut counts = TargetCounts::default();
+        for target in self.targets.values() {
+            let count = match (target.state, target.error.is_some()) {
+                (State::Connected | State::Suspended, _) => continue,
+                (State::Attempting, false) => &mut counts.connecting,
+                (State::Attempting, true) => &mut counts.retrying,
+                (State::Waiting, true) => &mut counts.failed,
+                (State::Waiting, false) => &mut counts.waiting,
             };
-            Some(TargetStatus {
-                address: *address,
-                state,
-            })
-        });
-        shown.collect()
+            *count += 1;
+        }
+        counts
     }
 
     fn attempts(&self) -> usize {

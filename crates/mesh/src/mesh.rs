@@ -7,6 +7,7 @@ mod footprint;
 mod gossiping;
 mod news;
 mod operator;
+mod snapshot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use news::Spread;
 
 pub(crate) use clones::Rival;
 pub use gossiping::{GossipContent, UnicastError};
+pub use snapshot::MeshSnapshot;
 
 /// How long after a change of ours it is announced, so that several go together.
 const ANNOUNCE_DELAY: Duration = Duration::from_secs(1);

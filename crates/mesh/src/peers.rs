@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::Rng;
 use wire::PeerName;
@@ -172,7 +173,8 @@ impl Peer {
             .collect()
     }
 
-    fn to_summary(&self, name: PeerName) -> PeerSummary {
+    /// The form that travels.
+    pub(crate) fn to_summary(&self, name: PeerName) -> PeerSummary {
         PeerSummary {
             name,
             nickname: self.nickname.clone(),
@@ -188,7 +190,8 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct PeerTable {
     us: PeerName,
-    peers: BTreeMap<PeerName, Peer>,
+    /// Shared with the snapshots made of it: an entry is copied only if it changes while one is kept.
+    peers: BTreeMap<PeerName, Arc<Peer>>,
     short_ids: ShortIds,
     doubts: Doubts,
     /// Sum over all peers but ourselves.
@@ -215,7 +218,7 @@ impl PeerTable {
         short_ids.add(short_id, us);
         Self {
             us,
-            peers: BTreeMap::from([(us, own)]),
+            peers: BTreeMap::from([(us, Arc::new(own))]),
             short_ids,
             doubts: Doubts::default(),
             adjacency_count: 0,
@@ -254,10 +257,8 @@ impl PeerTable {
     /// Our own entry, to be changed: counts as a new version.
     pub(crate) fn change_own(&mut self) -> &mut Peer {
         self.revision += 1;
-        let own = self
-            .peers
-            .get_mut(&self.us)
-            .expect("we are in our own table");
+        let own = self.peers.get_mut(&self.us);
+        let own = Arc::make_mut(own.expect("we are in our own table"));
         own.version = own.version.saturating_add(1);
         own.revision = self.revision;
         own
@@ -265,12 +266,20 @@ impl PeerTable {
 
     /// The entry of a peer.
     pub(crate) fn get(&self, name: PeerName) -> Option<&Peer> {
-        self.peers.get(&name)
+        self.peers.get(&name).map(|peer| &**peer)
     }
 
     /// All entries, ascending by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerName, &Peer)> {
-        self.peers.iter().map(|(name, peer)| (*name, peer))
+        self.peers.iter().map(|(name, peer)| (*name, &**peer))
+    }
+
+    /// All entries as they are, ascending by name.
+    pub(crate) fn snapshot(&self) -> Vec<(PeerName, Arc<Peer>)> {
+        let entries = self.peers.iter();
+        entries
+            .map(|(name, peer)| (*name, Arc::clone(peer)))
+            .collect()
     }
 
     /// How many entries there are.
@@ -315,19 +324,15 @@ impl PeerTable {
             };
             self.put(features.name, entry);
         }
-        let entry = self
-            .peers
-            .get_mut(&features.name)
-            .expect("was there or was put there");
+        let entry = self.peers.get_mut(&features.name);
+        let entry = Arc::make_mut(entry.expect("was there or was put there"));
         entry.references += 1;
     }
 
     /// Ends a hold.
     pub(crate) fn release(&mut self, name: PeerName) {
-        let entry = self
-            .peers
-            .get_mut(&name)
-            .expect("a held entry is not collected");
+        let entry = self.peers.get_mut(&name);
+        let entry = Arc::make_mut(entry.expect("a held entry is not collected"));
         entry.references = entry
             .references
             .checked_sub(1)
@@ -339,7 +344,7 @@ impl PeerTable {
         assert_ne!(name, self.us, "our entry changes only by what we do");
         self.revision += 1;
         self.adjacency_count += entry.adjacencies.len();
-        entry.date(self.peers.get(&name));
+        entry.date(self.get(name));
         entry.revision = self.revision;
         if let Some(old) = self.peers.get(&name) {
             self.adjacency_count -= old.adjacencies.len();
@@ -351,13 +356,14 @@ impl PeerTable {
         if let Some(id) = entry.short_id {
             self.short_ids.add(id, name);
         }
-        self.peers.insert(name, entry);
+        self.peers.insert(name, Arc::new(entry));
     }
 
     /// Notes whether a peer itself tells all its neighbours of the present version.
     pub(crate) fn set_told(&mut self, name: PeerName, told: bool) {
-        if let Some(entry) = self.peers.get_mut(&name) {
-            entry.history.told = told;
+        let entry = self.peers.get_mut(&name);
+        if let Some(entry) = entry.filter(|entry| entry.history.told != told) {
+            Arc::make_mut(entry).history.told = told;
         }
     }
 

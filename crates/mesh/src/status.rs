@@ -92,6 +92,32 @@ pub enum TargetState {
     },
 }
 
+/// Addresses that are not connected, by the state the status shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TargetCounts {
+    /// First attempt under way.
+    pub connecting: u64,
+    /// A later attempt under way.
+    pub retrying: u64,
+    /// Waiting after an error.
+    pub failed: u64,
+    /// Waiting without an error.
+    pub waiting: u64,
+}
+
+/// Counts for metrics. Taking them looks at our own connections and targets, not at the peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeshCounts {
+    /// Peers known, ourselves included.
+    pub peers: usize,
+    /// Our live connections, and whether each is established.
+    pub connections: Vec<(LinkId, bool)>,
+    /// Targets that are not connected.
+    pub targets: TargetCounts,
+    /// Ended connections, self connections excepted.
+    pub termination_count: u64,
+}
+
 /// What a mesh keeps, counted. `_max` counts are those of the link with the most.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Footprint {

@@ -463,7 +463,7 @@ impl Mesh {
                 .clone()
                 .filter(|_| introduced.encrypts_data()),
             link_encrypted: introduced.key.is_some(),
-            features: introduced.features.clone(),
+            features: Features::clone(&introduced.features),
         }
     }
 

@@ -1,14 +1,15 @@
 //! What the operator asks for and sees, and what the node reads.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
-use wire::quote::printable;
-use wire::topology::PeerSummary;
 use wire::{LinkId, PeerName};
 
 use super::Mesh;
-use crate::status::{ConnectionStatus, MeshStatus};
+use super::snapshot::{MeshSnapshot, SharedConnection};
+
+use crate::status::{MeshCounts, MeshStatus};
 use crate::{DirectPeer, MeshOutput};
 
 impl Mesh {
@@ -100,71 +101,54 @@ impl Mesh {
 
     /// A copy of everything status and report print.
     pub fn status(&self, now: Instant) -> MeshStatus {
+        let unicast = self.unicast_established();
+        let copies = |origin| self.broadcast_established(origin);
+        self.snapshot().status(unicast, copies, now)
+    }
+
+    /// What a status is made of, by whoever wants one. Entries of peers are shared, so it costs
+    /// little even if there are thousands.
+    pub fn snapshot(&self) -> MeshSnapshot {
         let config = &self.config;
-        let names: Vec<PeerName> = self.peers.names().collect();
-        let broadcast_routes = names
-            .iter()
-            .map(|name| (*name, self.broadcast_established(*name)));
-        MeshStatus {
+        let connections = self.connections.values();
+        MeshSnapshot {
             name: config.name,
-            nickname: self.peers.own().nickname.clone(),
-            uid: self.uid(),
             protocol_versions: (config.min_protocol_version, config.max_protocol_version),
             encryption: config.password.is_some(),
             discovery: config.discovery,
-            peers: self.shown_peers(&names),
-            unicast_routes: self
-                .unicast_established()
-                .iter()
-                .map(|(to, hop)| (*to, *hop))
-                .collect(),
-            broadcast_routes: broadcast_routes.collect(),
-            connections: self
-                .connections
-                .values()
-                .map(|id| self.connection_status(*id))
-                .collect(),
-            targets: self.maker.status(now),
+            peers: self.peers.snapshot(),
+            connections: connections.map(|id| self.shared_connection(*id)).collect(),
+            targets: self.maker.snapshot(),
             direct_peers: self.maker.direct_peers(),
             termination_count: self.maker.termination_count(),
-            trusted_subnets: config
-                .trusted_subnets
-                .iter()
-                .map(ToString::to_string)
+            trusted_subnets: config.trusted_subnets.clone(),
+        }
+    }
+
+    /// Counts for metrics.
+    pub fn counts(&self) -> MeshCounts {
+        let adjacencies = &self.peers.own().adjacencies;
+        let is_established = |name| adjacencies.get(name).is_some_and(|found| found.established);
+        let connections = self.connections.iter();
+        MeshCounts {
+            peers: self.peers.len(),
+            connections: connections
+                .map(|(name, id)| (*id, is_established(name)))
                 .collect(),
+            targets: self.maker.counts(),
+            termination_count: self.maker.termination_count(),
         }
     }
 
-    /// Entries as users may see them: peers choose their texts.
-    fn shown_peers(&self, names: &[PeerName]) -> Vec<PeerSummary> {
-        let mut peers = self.peers.summaries(names);
-        for peer in &mut peers {
-            peer.nickname = printable(&peer.nickname);
-            for connection in &mut peer.connections {
-                connection.remote_address = printable(&connection.remote_address);
-            }
-        }
-        peers
-    }
-
-    fn connection_status(&self, id: LinkId) -> ConnectionStatus {
+    fn shared_connection(&self, id: LinkId) -> SharedConnection {
         let link = self.links.get(&id).expect("our connections have links");
         let introduced = link.introduced().expect("our connections are introduced");
-        let features = &introduced.features;
-        let adjacency = self.peers.own().adjacencies.get(&features.name);
-        ConnectionStatus {
+        SharedConnection {
             link: id,
-            remote: features.name,
-            remote_nickname: printable(&features.nickname),
+            features: Arc::clone(&introduced.features),
             remote_address: link.remote,
-            outbound: id.is_outbound(),
-            established: adjacency.is_some_and(|adjacency| adjacency.established),
             data_encrypted: introduced.encrypts_data(),
             protocol_version: introduced.version,
-            weft: features.weft.as_ref().map(|weft| {
-                let words = weft.capabilities.iter();
-                words.map(|word| printable(word)).collect()
-            }),
         }
     }
 }
