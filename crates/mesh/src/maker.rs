@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 use wire::{LinkId, PeerName};
 
-use crate::DirectPeer;
 use crate::peers::{Adjacency, PeerTable, canonical};
 use crate::status::{TargetCounts, TargetState};
 
@@ -46,6 +45,17 @@ pub(crate) const ATTEMPTS_MAX: usize = 64;
 /// Least time between two looks at all targets for the sake of those that are due. Thousands of
 /// addresses from gossip that refuse at once would keep us busy with nothing else.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A peer the user asked for, already resolved by the shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectPeer {
+    /// Exactly what the user typed; `forget` matches it.
+    pub text: String,
+    /// Resolved address.
+    pub ip: IpAddr,
+    /// Port, if the user gave one.
+    pub port: Option<u16>,
+}
 
 /// Why a connection ended, as far as retrying cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,17 +22,14 @@ use crate::gossip::{Channels, GOSSIP_INTERVAL};
 use crate::keys::KeySource;
 use crate::link::{HEARTBEAT_INTERVAL, Link};
 use crate::maker::{Attempt, Ending, Maker};
-use crate::peers::PeerTable;
+use crate::peers::{EncodedLately, MergedLately, PeerTable, SHORT_IDS};
 use crate::routes::{Edges, Routes, gossip_unicast};
-use crate::shortid::SHORT_IDS;
-use crate::topology::{EncodedLately, MergedLately};
 use crate::{MeshConfig, MeshOutput};
 use clones::Clones;
 use duplicates::Superseded;
 
 use news::Spread;
 
-pub(crate) use clones::Rival;
 pub use gossiping::{GossipContent, UnicastError};
 pub use snapshot::MeshSnapshot;
 

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use wire::PeerName;
+use wire::topology::ConnectionSummary;
 
 /// A start of virtual time.
 #[expect(
@@ -51,4 +52,17 @@ pub(crate) fn number(value: &Value) -> u64 {
     value
         .as_u64()
         .unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+}
+
+/// What a peer with many connections says about them.
+pub(crate) fn connections(from: u64, count: u64) -> Vec<ConnectionSummary> {
+    let remotes = from..from + count;
+    remotes
+        .map(|n| ConnectionSummary {
+            remote: PeerName::from_u64(n),
+            remote_address: format!("10.0.0.1:{}", n % 60_000),
+            outbound: true,
+            established: true,
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wire::PeerName;
 
-use crate::delta::Changes;
+use crate::peers::Changes;
 
 /// Most bytes of payloads waiting on one link; the largest frame fits.
 pub(crate) const BYTES_MAX: usize = 16 << 20;

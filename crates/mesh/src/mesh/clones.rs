@@ -18,7 +18,7 @@ use super::Mesh;
 use crate::gossip::TOPOLOGY;
 use crate::link::outbox::Topic;
 use crate::link::{Farewell, Link};
-use crate::peers::peer_label;
+use crate::peers::{Rival, peer_label};
 
 /// How often an entry must have outgrown ours before we believe that somebody is behind it.
 const GROWTHS: u32 = 3;
@@ -39,15 +39,6 @@ const INTRODUCTION: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Most links that are being told.
 pub(super) const FAREWELLS_MAX: usize = 16;
-
-/// An entry of our name that another incarnation tells, greater than ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Rival {
-    /// Its incarnation.
-    pub(crate) uid: u64,
-    /// Its version.
-    pub(crate) version: u64,
-}
 
 /// What is known about others with our name.
 #[derive(Debug, Default)]

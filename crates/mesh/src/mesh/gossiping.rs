@@ -11,13 +11,11 @@ use wire::{LinkId, PeerName};
 use super::news::NEWS;
 use super::{COLLECT_DELAY, Mesh};
 use crate::MeshOutput;
-use crate::delta::Changes;
-use crate::doubts::Teller;
 use crate::gossip::TOPOLOGY;
 use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Received};
 use crate::maker::Ending;
-use crate::topology::{Merged, Novelty};
+use crate::peers::{Changes, Merged, Novelty, Teller};
 
 /// How the names of channels begin that only those hear who announced themselves as Wefts.
 const WEFT_CHANNELS: &str = "weft-";

@@ -11,12 +11,11 @@ use wire::delta::{EntryContent, EntryNews, KnownEntry, TopologyNews};
 use wire::{LinkId, PeerName};
 
 use super::{COLLECT_DELAY, Mesh};
-use crate::delta::{Applied, Base, Changes};
-use crate::doubts::Teller;
 use crate::gossip::{TOPOLOGY, choose_neighbours};
 use crate::link::outbox::{Item, Topic};
 use crate::link::{CONGESTED_BYTES, Introduced};
 use crate::maker::Ending;
+use crate::peers::{Applied, Base, Changes, Teller};
 
 /// The gossip channel of these messages.
 pub(super) const NEWS: &str = "weft-topology";
@@ -257,9 +256,8 @@ impl Mesh {
     fn hears_from(&self, neighbour: PeerName, name: PeerName) -> bool {
         let entry = self.peers.get(name);
         neighbour == name
-            || entry.is_some_and(|entry| {
-                entry.history.told && entry.adjacencies.contains_key(&neighbour)
-            })
+            || entry
+                .is_some_and(|entry| entry.is_told() && entry.adjacencies.contains_key(&neighbour))
     }
 
     fn queue_changes(&mut self, id: LinkId, changes: Changes) {

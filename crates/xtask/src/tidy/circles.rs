@@ -43,7 +43,7 @@ struct Known {
     members: &'static [&'static str],
 }
 
-const KNOWN: [Known; 16] = [
+const KNOWN: [Known; 15] = [
     Known {
         krate: "daemon",
         members: &["addresses", "host"],
@@ -64,13 +64,6 @@ const KNOWN: [Known; 16] = [
     Known {
         krate: "linux",
         members: &["netlink", "netlink/link", "netlink/route", "netlink/watch"],
-    },
-    Known {
-        krate: "mesh",
-        members: &[
-            "lib", "address", "delta", "doubts", "gossip", "link", "maker", "mesh", "peers",
-            "routes", "topology",
-        ],
     },
     Known {
         krate: "mesh",

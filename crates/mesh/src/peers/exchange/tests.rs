@@ -2,6 +2,7 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use wire::topology::ConnectionSummary;
 
 use super::*;
 use crate::testing::base;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use wire::PeerName;
 
-use crate::peers::Peer;
+use super::entry::Peer;
 
 /// Versions from here on cannot be reached by counting: a million changes per second for eight years.
 pub(crate) const PLAUSIBLE_VERSIONS: u64 = 1 << 48;

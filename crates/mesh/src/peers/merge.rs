@@ -1,23 +1,16 @@
 //! Merging what others say about the topology (spec/mesh.md 8.3). Never fails: what makes no sense
 //! is left out, and no link is closed for it.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::hash::{DefaultHasher, Hasher};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use wire::PeerName;
 use wire::delta::KnownEntry;
 use wire::topology::PeerSummary;
 
-use crate::doubts::{Teller, Witness, age, can_outrun};
-use crate::mesh::Rival;
-use crate::peers::{Peer, PeerTable, usable_short_id};
-
-/// Bytes of one topology message we aim to stay below; more peers than that go into several.
-const MESSAGE_BYTES_AIM: usize = 4 << 20;
-/// Generous bound of what one peer takes besides its texts: gob overhead and numbers.
-const PEER_BYTES: usize = 64;
+use super::doubts::{Teller, Witness, age, can_outrun};
+use super::entry::{Peer, usable_short_id};
+use super::table::{PeerTable, Rival};
 
 /// What a payload changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -30,110 +23,6 @@ pub(crate) struct Merged {
     pub(crate) outran: bool,
     /// Neighbours of whom we hold something else after it: they may say the same of themselves.
     pub(crate) contested: Vec<PeerName>,
-}
-
-/// Payloads merged lately. A flood brings the same one from many neighbours; merging it again would
-/// change nothing, unless it comes from somebody whose own word it is about itself.
-#[derive(Debug)]
-pub(crate) struct MergedLately {
-    /// Makes the hashes unpredictable: nobody can make us take a new payload for an old one.
-    secret: u64,
-    payloads: VecDeque<MergedPayload>,
-}
-
-/// What a payload may change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Novelty {
-    /// Anything.
-    New,
-    /// What we hold of the neighbour who sent it: others sent it before.
-    OwnWord,
-    /// Nothing.
-    None,
-}
-
-#[derive(Debug)]
-struct MergedPayload {
-    hash: u64,
-    /// Neighbours of whom it says something else than we hold, and who did not send it yet.
-    contested: Vec<PeerName>,
-}
-
-impl MergedLately {
-    /// How many payloads are remembered.
-    const MAX: usize = 256;
-    /// How many contested neighbours of each; others have to wait until it is forgotten.
-    const CONTESTED_MAX: usize = 64;
-
-    /// A memory without payloads.
-    pub(crate) fn new(secret: u64) -> Self {
-        Self {
-            secret,
-            payloads: VecDeque::new(),
-        }
-    }
-
-    /// What a payload from a neighbour may change. It counts as merged from now on.
-    pub(crate) fn look_up(&mut self, payload: &[u8], teller: PeerName) -> Novelty {
-        let hash = self.hash(payload);
-        let Some(known) = self.payloads.iter_mut().find(|known| known.hash == hash) else {
-            self.payloads.truncate(Self::MAX - 1);
-            let contested = Vec::new();
-            self.payloads.push_front(MergedPayload { hash, contested });
-            return Novelty::New;
-        };
-        let Some(own) = known.contested.iter().position(|name| *name == teller) else {
-            return Novelty::None;
-        };
-        known.contested.swap_remove(own);
-        Novelty::OwnWord
-    }
-
-    /// Notes about whom the payload that was new last says something else than we hold, except the
-    /// neighbour who sent it.
-    pub(crate) fn contest(&mut self, mut contested: Vec<PeerName>) {
-        contested.truncate(Self::CONTESTED_MAX);
-        if let Some(newest) = self.payloads.front_mut() {
-            newest.contested = contested;
-        }
-    }
-
-    fn hash(&self, payload: &[u8]) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.secret);
-        hasher.write(payload);
-        hasher.finish()
-    }
-
-    /// Entries were dropped: what was merged before may be news again.
-    pub(crate) fn clear(&mut self) {
-        self.payloads.clear();
-    }
-}
-
-/// The last topology payloads encoded. What goes to several neighbours is encoded once.
-#[derive(Debug, Default)]
-pub(crate) struct EncodedLately {
-    revision: u64,
-    names: BTreeSet<PeerName>,
-    payloads: Vec<Arc<[u8]>>,
-}
-
-impl EncodedLately {
-    /// The named entries, as they are now, as payloads of bounded size.
-    pub(crate) fn encode(
-        &mut self,
-        peers: &PeerTable,
-        names: &BTreeSet<PeerName>,
-    ) -> Vec<Arc<[u8]>> {
-        if self.revision != peers.revision() || self.names != *names || self.payloads.is_empty() {
-            let payloads = peers.encode_topology(names);
-            self.payloads = payloads.into_iter().map(Arc::from).collect();
-            self.revision = peers.revision();
-            self.names.clone_from(names);
-        }
-        self.payloads.clone()
-    }
 }
 
 impl PeerTable {
@@ -281,25 +170,6 @@ impl PeerTable {
         own.version = version + 1;
         own.history.restart(version + 1);
     }
-
-    /// The named entries as messages of bounded size. At least one, possibly empty.
-    pub(crate) fn encode_topology(&self, names: &BTreeSet<PeerName>) -> Vec<Vec<u8>> {
-        let mut messages = Vec::new();
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for summary in self.summaries(names) {
-            let size = summary_bytes(&summary);
-            if bytes + size > MESSAGE_BYTES_AIM && !batch.is_empty() {
-                messages.push(wire::topology::encode(&batch));
-                batch.clear();
-                bytes = 0;
-            }
-            bytes += size;
-            batch.push(summary);
-        }
-        messages.push(wire::topology::encode(&batch));
-        messages
-    }
 }
 
 /// Whether an entry replaces the known one: greater version, then greater incarnation, or the short
@@ -308,14 +178,6 @@ fn supersedes(new: &PeerSummary, known: &Peer) -> bool {
     let (new_age, known_age) = (age(new.version, new.uid), age(known.version, known.uid));
     let gains_short_id = usable_short_id(new).is_some() && known.short_id.is_none();
     new_age > known_age || new_age == known_age && gains_short_id
-}
-
-fn summary_bytes(summary: &PeerSummary) -> usize {
-    let connections = summary
-        .connections
-        .iter()
-        .map(|c| PEER_BYTES + c.remote_address.len());
-    PEER_BYTES + summary.nickname.len() + connections.sum::<usize>()
 }
 
 #[cfg(test)]

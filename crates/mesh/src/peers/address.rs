@@ -2,8 +2,6 @@
 
 use std::net::{SocketAddr, SocketAddrV4};
 
-use crate::peers::canonical;
-
 /// What a peer says about the address at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RemoteAddress {
@@ -36,6 +34,14 @@ impl RemoteAddress {
             Self::V4(address) => Some((*address).into()),
             Self::Text(text) => text.parse().ok().map(canonical),
         }
+    }
+}
+
+/// An address with IPv4-mapped IPv6 undone.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
     }
 }
 

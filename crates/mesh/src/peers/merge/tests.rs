@@ -7,9 +7,9 @@ use serde_json::Value;
 use wire::topology::{ConnectionSummary, decode};
 
 use super::*;
-use crate::doubts::{OUTRUN_VERSIONS, PLAUSIBLE_VERSIONS};
-use crate::peers::{ADJACENCIES_MAX, PEERS_MAX};
-use crate::testing::{base, hex, name, names, number, vectors};
+use crate::peers::doubts::{OUTRUN_VERSIONS, PLAUSIBLE_VERSIONS};
+use crate::peers::table::{ADJACENCIES_MAX, PEERS_MAX};
+use crate::testing::{base, connections, hex, name, names, number, vectors};
 
 const US: PeerName = PeerName::from_u64(0x0200_0000_0a01);
 
@@ -332,7 +332,7 @@ fn a_held_peer_is_not_collected_and_a_released_one_is() {
 #[test]
 fn gossip_cannot_fill_the_table_without_bound() {
     let mut table = table();
-    let crowd = |from: u64, count: u64| ConnectionSummaries { from, count }.collect();
+
     let peer = |n: u64, connections| PeerSummary {
         name: PeerName::from_u64(n),
         nickname: "n".repeat(1000),
@@ -341,7 +341,7 @@ fn gossip_cannot_fill_the_table_without_bound() {
         short_id: Some(60_000),
         connections,
     };
-    table.merge(&[peer(1, crowd(1 << 20, 2 * PEERS_MAX as u64))]);
+    table.merge(&[peer(1, connections(1 << 20, 2 * PEERS_MAX as u64))]);
     assert_eq!(table.names().count(), PEERS_MAX);
     assert_eq!(
         table.get(PeerName::from_u64(1)).unwrap().nickname.len(),
@@ -349,7 +349,7 @@ fn gossip_cannot_fill_the_table_without_bound() {
     );
     assert_eq!(table.get(PeerName::from_u64(1)).unwrap().short_id, None);
     let more: Vec<PeerSummary> = (0..64)
-        .map(|n| peer((1 << 20) + n, crowd(1 << 30, 4096)))
+        .map(|n| peer((1 << 20) + n, connections(1 << 30, 4096)))
         .collect();
     let merged = table.merge(&more);
     assert!(merged.improved.len() < 32);
@@ -359,110 +359,6 @@ fn gossip_cannot_fill_the_table_without_bound() {
     table.collect_garbage();
     assert_eq!(table.names().count(), 1);
     table.assert_consistent();
-}
-
-struct ConnectionSummaries {
-    from: u64,
-    count: u64,
-}
-
-impl ConnectionSummaries {
-    fn collect(self) -> Vec<ConnectionSummary> {
-        let remotes = self.from..self.from + self.count;
-        remotes
-            .map(|n| ConnectionSummary {
-                remote: PeerName::from_u64(n),
-                remote_address: format!("10.0.0.1:{}", n % 60_000),
-                outbound: true,
-                established: true,
-            })
-            .collect()
-    }
-}
-
-#[test]
-fn a_large_topology_goes_in_several_messages_that_together_say_the_same() {
-    let mut table = table();
-    let peers: Vec<PeerSummary> = (1..=400)
-        .map(|n| PeerSummary {
-            name: PeerName::from_u64(n),
-            nickname: "peer".to_owned(),
-            uid: n,
-            version: 1,
-            short_id: None,
-            connections: ConnectionSummaries {
-                from: 1,
-                count: 300,
-            }
-            .collect(),
-        })
-        .collect();
-    table.merge(&peers);
-    let names = table.names().collect();
-    let messages = table.encode_topology(&names);
-    assert!(messages.len() > 1);
-    assert!(
-        messages
-            .iter()
-            .all(|message| message.len() < 2 * MESSAGE_BYTES_AIM)
-    );
-    let mut copy = PeerTable::new(PeerName::from_u64(0x7777), "copy", 1, 2);
-    for message in &messages {
-        copy.merge(&decode(message).unwrap());
-    }
-    let without_copy = everything(&copy)
-        .into_iter()
-        .filter(|p| p.nickname != "copy");
-    assert_eq!(without_copy.collect::<Vec<_>>(), everything(&table));
-}
-
-#[test]
-fn a_payload_merged_lately_is_recognised_until_something_was_dropped() {
-    let mut lately = MergedLately::new(1);
-    let is_new = |lately: &mut MergedLately, payload: &[u8]| {
-        lately.look_up(payload, SOMEBODY.name) == Novelty::New
-    };
-    assert!(is_new(&mut lately, b"one"));
-    assert!(!is_new(&mut lately, b"one"));
-    lately.clear();
-    assert!(is_new(&mut lately, b"one"));
-    for n in 0..1000_u32 {
-        assert!(is_new(&mut lately, &n.to_be_bytes()));
-    }
-    assert!(is_new(&mut lately, b"one"));
-}
-
-#[test]
-fn a_payload_is_merged_once_more_for_each_neighbour_it_contests() {
-    let mut lately = MergedLately::new(1);
-    let names: Vec<PeerName> = (1..=100).map(PeerName::from_u64).collect();
-    assert_eq!(lately.look_up(b"one", names[0]), Novelty::New);
-    lately.contest(names[1..].to_vec());
-    let novelties: Vec<Novelty> = names.iter().map(|n| lately.look_up(b"one", *n)).collect();
-    let own_words = novelties.iter().filter(|n| **n == Novelty::OwnWord).count();
-    assert_eq!(
-        (novelties[0], novelties[1]),
-        (Novelty::None, Novelty::OwnWord)
-    );
-    assert_eq!(own_words, MergedLately::CONTESTED_MAX);
-    for name in names {
-        assert_eq!(lately.look_up(b"one", name), Novelty::None);
-    }
-}
-
-#[test]
-fn what_is_encoded_once_is_encoded_again_after_a_change() {
-    let mut table = table();
-    let names = table.names().collect();
-    let mut lately = EncodedLately::default();
-    let first = lately.encode(&table, &names);
-    assert_eq!(*lately.encode(&table, &names), *first);
-    table.change_own();
-    assert_ne!(*lately.encode(&table, &names), *first);
-    assert_eq!(
-        lately.encode(&table, &BTreeSet::new()),
-        [Arc::from(&[][..])]
-    );
 }
 
 /// What one peer said at one time. Equal ages mean equal content, as with honest peers.

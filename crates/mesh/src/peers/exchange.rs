@@ -1,79 +1,17 @@
-//! Saying only what changed: what a peer's entry was before, so that those who know an earlier
-//! version are told the difference. Not part of what originals understand; the messages are in
-//! `wire::delta`.
+//! Neighbours that understand deltas compare what they hold, and tell each other the difference
+//! (`wire::delta`).
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use wire::PeerName;
 use wire::delta::{EntryContent, EntryNews, KnownEntry};
-use wire::topology::{ConnectionSummary, PeerSummary};
+use wire::topology::PeerSummary;
 
-use crate::address::RemoteAddress;
-use crate::doubts::{Teller, age};
-use crate::peers::{Adjacency, Peer, PeerTable};
-use crate::shortid::SHORT_IDS;
-
-/// Most connections gone that are remembered per entry; who knows an older version gets it whole.
-const REMOVED_MAX: usize = 64;
-
-/// What an entry was before.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct History {
-    /// The oldest version since which every change is known; 0 in entries fresh from gossip.
-    floor: u64,
-    /// One version before that from which the difference is known too, 0 if none: what was between
-    /// the two we never saw.
-    also: u64,
-    /// Connections gone since then, with the version that no longer had them.
-    removed: BTreeMap<PeerName, u64>,
-    /// Whether the peer itself tells this version to all its neighbours that understand deltas.
-    pub(crate) told: bool,
-}
-
-impl History {
-    /// Forgets what was before a version: whoever knows an older one gets the entry whole.
-    pub(crate) fn restart(&mut self, version: u64) {
-        self.floor = version;
-        self.also = 0;
-        self.removed.clear();
-    }
-
-    fn remove(&mut self, remote: PeerName, version: u64) {
-        self.removed.insert(remote, version);
-        if self.removed.len() > REMOVED_MAX {
-            let oldest = self.removed.values().min().copied().unwrap_or_default();
-            self.removed.retain(|_, at| *at > oldest);
-            self.floor = self.floor.max(oldest);
-            if self.also < oldest {
-                self.also = 0;
-            }
-        }
-    }
-}
-
-/// An earlier version of an entry; of incarnation 0 if there was none worth mentioning.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Base {
-    pub(crate) uid: u64,
-    pub(crate) version: u64,
-}
-
-impl Base {
-    /// The base from which both differences can be told.
-    pub(crate) fn meet(self, other: Self) -> Self {
-        if self.uid != other.uid {
-            return Self::default();
-        }
-        Self {
-            uid: self.uid,
-            version: self.version.min(other.version),
-        }
-    }
-}
-
-/// Names of entries that changed, and what they were before.
-pub(crate) type Changes = BTreeMap<PeerName, Base>;
+use super::delta::mix;
+use super::doubts::{Teller, age};
+use super::entry::Peer;
+use super::history::{Base, Changes};
+use super::table::PeerTable;
 
 /// What news brought.
 #[derive(Debug, Default)]
@@ -84,133 +22,6 @@ pub(crate) struct Applied {
     pub(crate) wanted: Vec<KnownEntry>,
     /// Whether we outran an entry left over from an earlier run of ours.
     pub(crate) outran: bool,
-}
-
-impl Peer {
-    /// Which version this is.
-    pub(crate) fn base(&self) -> Base {
-        Base {
-            uid: self.uid,
-            version: self.version,
-        }
-    }
-
-    /// Notes what became different since the entry this one replaces, unless that was done.
-    pub(crate) fn date(&mut self, old: Option<&Self>) {
-        if self.history.floor != 0 {
-            return;
-        }
-        let version = self.version;
-        self.history.floor = version;
-        let old = old.filter(|old| old.uid == self.uid && (1..version).contains(&old.version));
-        let Some(old) = old else {
-            for adjacency in self.adjacencies.values_mut() {
-                adjacency.changed_at = version;
-            }
-            return;
-        };
-        self.history.also = old.version;
-        for (remote, adjacency) in &mut self.adjacencies {
-            let before = old.adjacencies.get(remote);
-            adjacency.changed_at = before
-                .filter(|before| before.says(adjacency))
-                .map_or(version, |before| before.changed_at);
-        }
-        for remote in old.adjacencies.keys() {
-            if !self.adjacencies.contains_key(remote) {
-                self.history.remove(*remote, version);
-            }
-        }
-    }
-
-    /// Sets one connection, as of the present version.
-    pub(crate) fn set_adjacency(&mut self, remote: PeerName, mut adjacency: Adjacency) {
-        adjacency.changed_at = self.version;
-        self.adjacencies.insert(remote, adjacency);
-        self.history.removed.remove(&remote);
-    }
-
-    /// Removes one connection, as of the present version.
-    pub(crate) fn remove_adjacency(&mut self, remote: PeerName) {
-        self.adjacencies.remove(&remote);
-        // Somebody may have it whom we told nothing yet, even if we never had.
-        self.history.remove(remote, self.version);
-    }
-
-    /// What somebody who knows a version has to be told, if anything.
-    fn news_since(&self, name: PeerName, base: Base) -> Option<EntryNews> {
-        if self.version == 0 || base == self.base() {
-            return None;
-        }
-        let can_differ = base.uid == self.uid && base.version > 0;
-        let is_known = base.version >= self.history.floor || base.version == self.history.also;
-        let content = if can_differ && is_known {
-            if base.version > self.version {
-                return None;
-            }
-            let since = |at: u64| at > base.version;
-            let removed = self.history.removed.iter();
-            EntryContent::Change {
-                base: base.version,
-                check: self.check(),
-                connections: self.connections(|adjacency| since(adjacency.changed_at)),
-                removed: removed
-                    .filter(|(_, at)| since(**at))
-                    .map(|(n, _)| *n)
-                    .collect(),
-            }
-        } else {
-            EntryContent::Whole {
-                nickname: self.nickname.clone(),
-                connections: self.connections(|_| true),
-            }
-        };
-        Some(EntryNews {
-            name,
-            uid: self.uid,
-            version: self.version,
-            short_id: self.short_id,
-            told: self.history.told,
-            content,
-        })
-    }
-
-    /// A hash over the nickname and all connections, the same in every process.
-    pub(crate) fn check(&self) -> u32 {
-        let all = self.adjacencies.iter();
-        let start = mix_bytes(self.nickname.as_bytes());
-        let sum = all.fold(start, |sum, (remote, adjacency)| {
-            let state = u64::from(adjacency.outbound) | u64::from(adjacency.established) << 1;
-            let address = match &adjacency.remote_address {
-                RemoteAddress::V4(address) => {
-                    u64::from(address.ip().to_bits()) << 16 | u64::from(address.port())
-                }
-                RemoteAddress::Text(text) => mix_bytes(text.as_bytes()),
-            };
-            sum.wrapping_add(mix(mix(address) ^ (remote.to_u64() << 2 | state)))
-        });
-        // The low half is as good as any.
-        mix(sum) as u32
-    }
-
-    /// The entry as it is after a change, without what it does not tell.
-    fn changed(
-        &self,
-        news: &EntryNews,
-        connections: &[ConnectionSummary],
-        removed: &[PeerName],
-    ) -> Self {
-        let mut entry = self.clone();
-        entry.version = news.version;
-        entry.short_id = news.short_id.filter(|id| *id < SHORT_IDS);
-        for remote in removed {
-            entry.remove_adjacency(*remote);
-        }
-        for connection in connections.iter().filter(|c| !c.remote.is_unknown()) {
-            entry.set_adjacency(connection.remote, Adjacency::from_summary(connection));
-        }
-        entry
-    }
 }
 
 impl PeerTable {
@@ -410,20 +221,6 @@ impl PeerTable {
             ask_since(0)
         }
     }
-}
-
-fn mix_bytes(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(1, |sum, byte| mix(sum ^ u64::from(*byte)))
-}
-
-/// Finaliser of splitmix64.
-fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ value >> 31
 }
 
 #[cfg(test)]
