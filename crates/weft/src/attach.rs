@@ -5,135 +5,80 @@ use api::v1::{
     Target,
 };
 
-use crate::client::{get_json, post_json};
-use crate::flags::{self, Flag, Parsed, switch, value};
-use crate::verbs::{print, print_json};
-use crate::{Failure, Outcome};
+use crate::args::{
+    AttachArgs, ClaimArgs, DetachArgs, ExposeArgs, HideArgs, JsonFlag, PsArgs, TargetFlags,
+};
+use crate::client::Client;
+use crate::failure::{Failure, Outcome};
+use crate::mistake::Mistake;
+use crate::output::{print, print_json};
 
-/// Flags that name a namespace instead of a container.
-pub(crate) const TARGET_FLAGS: &[Flag] = &[
-    value(
-        "netns",
-        "NAME|PATH",
-        "a network namespace instead of a container",
-    ),
-    value(
-        "pid",
-        "N",
-        "the namespace of a process instead of a container",
-    ),
-    switch("json", "print JSON"),
-];
-/// Waits as long as it takes.
-const WAIT: Flag = switch(
-    "wait",
-    "wait for an address as long as it takes, instead of 5 seconds",
-);
-/// Further flags of `claim`.
-pub(crate) const CLAIM_FLAGS: &[Flag] = &[WAIT];
-/// Further flags of `attach`.
-pub(crate) const ATTACH_FLAGS: &[Flag] = &[
-    WAIT,
-    switch(
-        "no-multicast-route",
-        "do not route multicast into the network",
-    ),
-    switch("without-dns", ""),
-    switch("rewrite-hosts", ""),
-    value("add-host", "NAME:ADDRESS", ""),
-];
-/// Flags of `expose`.
-pub(crate) const EXPOSE_FLAGS: &[Flag] = &[
-    WAIT,
-    switch(
-        "without-masquerade",
-        "keep addresses of containers that talk to the outside",
-    ),
-    switch("json", "print JSON"),
-    value("h", "NAME", ""),
-];
-/// Flags of `hide`.
-pub(crate) const HIDE_FLAGS: &[Flag] = &[switch("json", "print JSON")];
-
-pub(crate) fn attach(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, &[TARGET_FLAGS, ATTACH_FLAGS].concat())?;
-    if parsed.is_on("rewrite-hosts") || parsed.last("add-host").is_some() {
-        return Err(Failure::exit(
-            1,
-            format!("{program}: rewriting hosts files is not enabled"),
-        ));
+pub(crate) fn attach(client: &Client, args: AttachArgs) -> Outcome {
+    if args.names.rewrite_hosts || !args.names.add_host.is_empty() {
+        let program = client.program;
+        let message = format!("{program}: rewriting hosts files is not enabled");
+        return Err(Failure::exit(1, message));
     }
-    let (target, addresses) = target_and_addresses(&parsed)?;
-    let multicast = !parsed.is_on("no-multicast-route");
+    let (target, addresses) = target_and_addresses(&args.target, args.words)?;
     let request = AttachRequest {
         target,
         addresses,
-        multicast,
-        wait: parsed.is_on("wait"),
+        multicast: !args.no_multicast_route,
+        wait: args.wait.wait,
     };
-    finish(&parsed, &post_json(program, "/v1/attach", &request)?)
+    finish(&args.json, &client.post_json("/v1/attach", &request)?)
 }
 
-pub(crate) fn detach(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, TARGET_FLAGS)?;
-    let (target, addresses) = target_and_addresses(&parsed)?;
-    finish(
-        &parsed,
-        &post_json(program, "/v1/detach", &DetachRequest { target, addresses })?,
-    )
+pub(crate) fn detach(client: &Client, args: DetachArgs) -> Outcome {
+    let (target, addresses) = target_and_addresses(&args.target, args.words)?;
+    let request = DetachRequest { target, addresses };
+    finish(&args.json, &client.post_json("/v1/detach", &request)?)
 }
 
-pub(crate) fn claim(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, &[TARGET_FLAGS, CLAIM_FLAGS].concat())?;
-    let (target, addresses) = target_and_addresses(&parsed)?;
+pub(crate) fn claim(client: &Client, args: ClaimArgs) -> Outcome {
+    let (target, addresses) = target_and_addresses(&args.target, args.words)?;
     if addresses.is_empty() {
-        return Err(Failure::Usage("no address given".to_owned()));
+        return Err(Mistake::Missing("address".to_owned()).into());
     }
     let request = ClaimRequest {
         target,
         addresses,
-        wait: parsed.is_on("wait"),
+        wait: args.wait.wait,
     };
-    finish(&parsed, &post_json(program, "/v1/claim", &request)?)
+    finish(&args.json, &client.post_json("/v1/claim", &request)?)
 }
 
-pub(crate) fn expose(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, EXPOSE_FLAGS)?;
-    if parsed.last("h").is_some() {
-        return Err(Failure::exit(
-            1,
-            format!("{program}: names are not enabled"),
-        ));
+pub(crate) fn expose(client: &Client, args: ExposeArgs) -> Outcome {
+    if args.hostname.is_some() {
+        let message = format!("{}: names are not enabled", client.program);
+        return Err(Failure::exit(1, message));
     }
-    let masquerade = !parsed.is_on("without-masquerade");
     let request = ExposeRequest {
-        addresses: parsed.words.clone(),
-        masquerade,
-        wait: parsed.is_on("wait"),
+        addresses: args.addresses,
+        masquerade: !args.without_masquerade,
+        wait: args.wait.wait,
     };
-    finish(&parsed, &post_json(program, "/v1/expose", &request)?)
+    finish(&args.json, &client.post_json("/v1/expose", &request)?)
 }
 
-pub(crate) fn hide(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, HIDE_FLAGS)?;
+pub(crate) fn hide(client: &Client, args: HideArgs) -> Outcome {
     let request = HideRequest {
-        addresses: parsed.words.clone(),
+        addresses: args.addresses,
     };
-    finish(&parsed, &post_json(program, "/v1/hide", &request)?)
+    finish(&args.json, &client.post_json("/v1/hide", &request)?)
 }
 
-pub(crate) fn ps(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, TARGET_FLAGS)?;
-    let containers = parsed.words.iter().map(|text| ("container", text.clone()));
-    let namespaces = parsed
-        .all("netns")
-        .into_iter()
-        .map(|text| ("netns", absolute(&text)));
-    let processes = parsed.all("pid").into_iter().map(|text| ("pid", text));
+pub(crate) fn ps(client: &Client, args: &PsArgs) -> Outcome {
+    let containers = args
+        .containers
+        .iter()
+        .map(|text| ("container", text.clone()));
+    let namespaces = args.netns.iter().map(|text| ("netns", absolute(text)));
+    let processes = args.pid.iter().map(|pid| ("pid", pid.to_string()));
     let wanted: Vec<(&str, String)> = containers.chain(namespaces).chain(processes).collect();
     let query = api::client::encode_form(wanted.iter().map(|(kind, text)| (*kind, text.as_str())));
-    let listed: Vec<Attachment> = get_json(program, &format!("/v1/ps?{query}"))?;
-    if parsed.is_on("json") {
+    let listed: Vec<Attachment> = client.get_json(&format!("/v1/ps?{query}"))?;
+    if args.json.json {
         return print_json(&listed);
     }
     print(&listed.iter().map(line).collect::<String>())
@@ -150,25 +95,19 @@ fn line(attachment: &Attachment) -> String {
 }
 
 /// Without `--netns` or `--pid` the last word is a container.
-fn target_and_addresses(parsed: &Parsed) -> Result<(Target, Vec<String>), Failure> {
-    let mut addresses = parsed.words.clone();
-    let target = match (parsed.last("netns"), parsed.last("pid")) {
-        (Some(_), Some(_)) => {
-            return Err(Failure::Usage(
-                "--netns and --pid exclude each other".to_owned(),
-            ));
-        }
-        (Some(text), None) => Target::Netns(absolute(text)),
-        (None, Some(text)) => Target::Pid(
-            text.parse()
-                .map_err(|_| Failure::Usage(format!("invalid process id {text:?}")))?,
-        ),
-        (None, None) => match addresses.pop() {
+fn target_and_addresses(
+    flags: &TargetFlags,
+    mut words: Vec<String>,
+) -> Result<(Target, Vec<String>), Mistake> {
+    let target = match (&flags.netns, flags.pid) {
+        (Some(text), _) => Target::Netns(absolute(text)),
+        (None, Some(pid)) => Target::Pid(pid),
+        (None, None) => match words.pop() {
             Some(last) if !is_address(&last) => Target::Container(last),
-            _ => return Err(Failure::Usage("no container given".to_owned())),
+            _ => return Err(Mistake::Missing("container".to_owned())),
         },
     };
-    Ok((target, addresses))
+    Ok((target, words))
 }
 
 fn is_address(text: &str) -> bool {
@@ -187,11 +126,11 @@ fn absolute(text: &str) -> String {
 }
 
 /// Prints the addresses without their prefix lengths, as the original does.
-fn finish(parsed: &Parsed, answer: &Addresses) -> Outcome {
+fn finish(form: &JsonFlag, answer: &Addresses) -> Outcome {
     for warning in &answer.warnings {
         eprintln!("WARNING: {warning}");
     }
-    if parsed.is_on("json") {
+    if form.json {
         return print_json(answer);
     }
     let bare: Vec<&str> = answer
@@ -205,10 +144,21 @@ fn finish(parsed: &Parsed, answer: &Addresses) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::Verb;
+    use crate::args::parse::{Invocation, parse};
+    use crate::program::Program;
 
-    fn split(words: &[&str]) -> Result<(Target, Vec<String>), Failure> {
-        let words: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-        target_and_addresses(&flags::parse(&words, TARGET_FLAGS).expect("valid flags"))
+    fn split(line: &[&str]) -> Result<(Target, Vec<String>), Mistake> {
+        let line = [&["detach"], line].concat();
+        let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
+        match parse(Program::Weft, &line) {
+            Ok(Invocation {
+                verb: Verb::Detach(args),
+                ..
+            }) => target_and_addresses(&args.target, args.words),
+            Ok(_) => panic!("another verb"),
+            Err(wrong) => Err(wrong.mistake),
+        }
     }
 
     #[test]
@@ -216,8 +166,10 @@ mod tests {
         let (target, addresses) = split(&["10.2.1.1/24", "web"]).expect("valid");
         assert_eq!(target, Target::Container("web".into()));
         assert_eq!(addresses, ["10.2.1.1/24"]);
-        assert!(split(&["10.2.1.1/24"]).is_err());
-        assert!(split(&[]).is_err());
+        for words in [&["10.2.1.1/24"][..], &[]] {
+            let mistake = split(words).expect_err("no container");
+            assert_eq!(mistake, Mistake::Missing("container".into()));
+        }
     }
 
     #[test]
@@ -227,8 +179,10 @@ mod tests {
         assert_eq!(addresses, ["10.2.1.1/24"]);
         let (target, _) = split(&["10.2.1.1/24", "--pid", "7"]).expect("valid");
         assert_eq!(target, Target::Pid(7));
-        assert!(split(&["--pid", "x"]).is_err());
-        assert!(split(&["--pid", "7", "--netns", "c1"]).is_err());
+        let mistake = split(&["--pid", "x"]).expect_err("no number");
+        assert!(matches!(mistake, Mistake::Number { .. }), "{mistake:?}");
+        let mistake = split(&["--pid", "7", "--netns", "c1"]).expect_err("two");
+        assert!(matches!(mistake, Mistake::Conflict(_)), "{mistake:?}");
     }
 
     #[test]

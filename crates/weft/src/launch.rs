@@ -15,42 +15,41 @@ use daemon::store::{self, Lock};
 use daemon::supervise::{self, Plan, SUPERVISOR_LOCK};
 use zeroize::Zeroizing;
 
-use crate::address_options;
+use crate::args::parse::Given;
+use crate::args::{DaemonArgs, LaunchArgs};
 use crate::client::{run_dir, state_dir};
-use crate::daemon_options::{Options, Secret};
-use crate::flags::{Flag, switch};
-use crate::verbs::{control_address, need_root, print};
-use crate::{Failure, Outcome};
+use crate::config::{Options, Secret, addresses};
+use crate::failure::{Failure, Outcome};
+use crate::hints;
+use crate::output::print;
+use crate::privilege::need_root;
+use crate::program::Program;
+use crate::variables::{RUN_DIR, STATE_DIR};
 
-/// Flags of `launch` beside those of the daemon.
-pub(crate) const FLAGS: &[Flag] = &[
-    switch("no-restart", "do not start the daemon again when it dies"),
-    switch("foreground", "stay in the foreground"),
-];
 /// Exit status when a daemon runs already.
 const EXIT_RUNNING: u8 = 3;
 /// Passphrases shorter than this can be guessed; characters.
 const PASSWORD_CHARS_SHORT: usize = 12;
 /// How long whoever has the control address may take to say what it is.
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+/// Flags of `launch` that are not for the supervisor, or reach it by another way.
+const NOT_PASSED_ON: &[&str] = &["no-restart", "foreground", "password", "password-file"];
 /// Log files larger than this are put aside at launch, bytes.
 const LOG_BYTES_KEPT: u64 = 1 << 20;
 
-pub(crate) fn launch(program: &str, arguments: &[String]) -> Outcome {
-    let options = Options::parse(arguments, FLAGS)?;
-    if answers_at_once(program, &options)? {
+pub(crate) fn launch(program: Program, args: &LaunchArgs, given: &Given) -> Outcome {
+    let options = Options::new(&args.daemon, given);
+    if answers_at_once(program, &args.daemon, &options)? {
         return Ok(());
     }
     need_root()?;
-    for warning in options.warnings() {
-        eprintln!("{warning}");
-    }
-    refuse_second(program)?;
+    warn(&args.daemon);
+    refuse_second(program, &args.daemon.api.http_addr)?;
     let password = take_password(&options)?;
     let config = options.config(password.as_ref())?;
     if let Some(ipam) = &config.ipam {
         let bridge = &config.host.bridge;
-        if let Some(warning) = address_options::check_routes(&options.parsed, ipam, bridge)? {
+        if let Some(warning) = addresses::check_routes(&args.daemon.addresses, ipam, bridge)? {
             eprintln!("{warning}");
         }
     }
@@ -58,17 +57,24 @@ pub(crate) fn launch(program: &str, arguments: &[String]) -> Outcome {
     let run_dir = run_dir();
     store::create_directory(&run_dir).map_err(anyhow::Error::from)?;
     daemon::start::forget_launch(&run_dir);
-    if options.parsed.is_on("foreground") {
+    if args.launch.foreground {
         return run_daemon(&options, config);
     }
     drop(config);
-    start_supervisor(program, &options, password.as_ref(), &run_dir)
+    start_supervisor(program, args, given, password.as_ref(), &run_dir)
+}
+
+fn warn(args: &DaemonArgs) {
+    for warning in args.absent.warnings() {
+        eprintln!("{warning}");
+    }
 }
 
 /// Starts the supervisor and waits until the daemon is ready or has died.
 fn start_supervisor(
-    program: &str,
-    options: &Options,
+    program: Program,
+    args: &LaunchArgs,
+    given: &Given,
     password: Option<&Secret>,
     run_dir: &Path,
 ) -> Outcome {
@@ -86,13 +92,13 @@ fn start_supervisor(
 
     let mut command = Command::new(std::env::current_exe().context("finding this program")?);
     command.arg("supervise");
-    if options.parsed.is_on("no-restart") {
+    if args.launch.no_restart {
         command.arg("--no-restart");
     }
     command
-        .args(options.without(&["no-restart", "foreground", "password", "password-file"]))
-        .env("WEFT_STATE_DIR", state_dir())
-        .env("WEFT_RUN_DIR", run_dir)
+        .args(given.without(NOT_PASSED_ON, &args.daemon.peers))
+        .env(STATE_DIR.name, state_dir())
+        .env(RUN_DIR.name, run_dir)
         .env_remove("WEAVE_PASSWORD")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -119,7 +125,7 @@ fn start_supervisor(
 }
 
 /// Why a daemon died, from its log.
-fn last_words(program: &str, log_path: &Path, log_start: u64) -> String {
+fn last_words(program: Program, log_path: &Path, log_start: u64) -> String {
     let log = std::fs::read(log_path).unwrap_or_default();
     let fresh = log
         .get(usize::try_from(log_start).unwrap_or(0)..)
@@ -144,12 +150,16 @@ fn last_words(program: &str, log_path: &Path, log_start: u64) -> String {
 }
 
 /// Whether a flag asked for a word instead of a launch.
-fn answers_at_once(program: &str, options: &Options) -> Result<bool, Failure> {
-    if options.parsed.is_on("version") {
+fn answers_at_once(
+    program: Program,
+    args: &DaemonArgs,
+    options: &Options<'_>,
+) -> Result<bool, Failure> {
+    if args.instead.version {
         print(&format!("{program} {}\n", env!("CARGO_PKG_VERSION")))?;
         return Ok(true);
     }
-    if options.parsed.is_on("print-peer-name") {
+    if args.instead.print_peer_name {
         let config = options.config(None)?;
         print(&format!("{}\n", daemon::start::derive_name(&config)?))?;
         return Ok(true);
@@ -157,19 +167,15 @@ fn answers_at_once(program: &str, options: &Options) -> Result<bool, Failure> {
     Ok(false)
 }
 
-fn refuse_second(program: &str) -> Outcome {
+fn refuse_second(program: Program, control_address: &str) -> Outcome {
     let running = Lock::holder(&state_dir()).is_some()
         || Lock::holder_named(&run_dir(), SUPERVISOR_LOCK).is_some();
     if running {
-        return Err(Failure::exit(
-            EXIT_RUNNING,
-            format!("{program} is already running; you can stop it with '{program} stop'."),
-        ));
+        return Err(Failure::exit(EXIT_RUNNING, hints::already_running(program)));
     }
     // Another daemon, or the original, on the same control address.
-    let address = control_address();
-    if !address.starts_with('/') && !address.is_empty() {
-        let endpoint = api::client::Endpoint::Tcp(address);
+    if !control_address.starts_with('/') && !control_address.is_empty() {
+        let endpoint = api::client::Endpoint::Tcp(control_address.to_owned());
         let status = endpoint.probe("/status", PROBE_PATIENCE);
         if status.is_ok_and(|answer| answer.body.contains("Service: router")) {
             return Err(Failure::exit(1, "Weave Net is already running"));
@@ -179,10 +185,11 @@ fn refuse_second(program: &str) -> Outcome {
 }
 
 /// The passphrase, taken out of the process list.
-fn take_password(options: &Options) -> Result<Option<Secret>, Failure> {
+fn take_password(options: &Options<'_>) -> Result<Option<Secret>, Failure> {
     let password = options.password()?;
-    if let Some(given) = options.parsed.last("password")
-        && let Err(error) = linux::proc::scrub_argument(given)
+    if let Some(secret) = &password
+        && options.is_password_given()
+        && let Err(error) = linux::proc::scrub_argument(&secret.0)
     {
         eprintln!("WARNING: the passphrase is visible in the process list: {error}");
     }
@@ -198,21 +205,19 @@ fn take_password(options: &Options) -> Result<Option<Secret>, Failure> {
 }
 
 /// Runs the daemon in the foreground.
-pub(crate) fn daemon(arguments: &[String]) -> Outcome {
-    let options = Options::parse(arguments, FLAGS)?;
-    if answers_at_once("weft", &options)? {
+pub(crate) fn daemon(program: Program, args: &DaemonArgs, given: &Given) -> Outcome {
+    let options = Options::new(args, given);
+    if answers_at_once(program, args, &options)? {
         return Ok(());
     }
     need_root()?;
-    for warning in options.warnings() {
-        eprintln!("{warning}");
-    }
+    warn(args);
     let password = take_password(&options)?;
     let config = options.config(password.as_ref())?;
     run_daemon(&options, config)
 }
 
-fn run_daemon(options: &Options, config: daemon::config::Config) -> Outcome {
+fn run_daemon(options: &Options<'_>, config: daemon::config::Config) -> Outcome {
     daemon::log::init(&options.log_filter()).map_err(anyhow::Error::from)?;
     match daemon::start::run(config) {
         Ok(()) => Ok(()),
@@ -224,8 +229,7 @@ fn run_daemon(options: &Options, config: daemon::config::Config) -> Outcome {
 }
 
 /// Keeps a daemon running; started by `launch` only.
-pub(crate) fn supervise(arguments: &[String]) -> Outcome {
-    let options = Options::parse(arguments, FLAGS)?;
+pub(crate) fn supervise(args: &LaunchArgs, given: &Given) -> Outcome {
     let password = Zeroizing::new(
         std::io::read_to_string(std::io::stdin()).context("reading the passphrase")?,
     );
@@ -234,13 +238,13 @@ pub(crate) fn supervise(arguments: &[String]) -> Outcome {
     if !password.is_empty() {
         arguments.push("--password-file=-".to_owned());
     }
-    arguments.extend(options.without(&["no-restart", "password-file"]));
+    arguments.extend(given.without(NOT_PASSED_ON, &args.daemon.peers));
     let plan = Plan {
         program: std::env::current_exe().context("finding this program")?,
         arguments,
         password,
         run_dir: run_dir(),
-        restart: !options.parsed.is_on("no-restart"),
+        restart: !args.launch.no_restart,
     };
     match supervise::run(plan)? {
         0 => Ok(()),

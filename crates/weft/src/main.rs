@@ -4,129 +4,106 @@
 //! of the original are those of spec/cli-api.md 2 and 3; data goes to standard output, words to
 //! standard error.
 
-mod address_options;
+mod appendix;
+mod args;
 mod attach;
 mod client;
-mod daemon_options;
-mod flags;
+mod config;
+mod failure;
+mod generate;
+mod help;
+mod hints;
 mod launch;
+mod mistake;
+mod output;
+mod privilege;
+mod program;
 mod stop;
 mod usage;
+mod variables;
 mod verbs;
 
 use std::process::ExitCode;
 
-use flags::FlagError;
-
-/// Why a verb did not do what was asked.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    /// Wrong words: message, usage, exit status 1.
-    #[error("{0}")]
-    Usage(String),
-    /// A message for standard error and an exit status.
-    #[error("{message}")]
-    Exit {
-        /// What happened; may be empty.
-        message: String,
-        /// Exit status.
-        code: u8,
-    },
-    /// Anything else: exit status 1.
-    #[error(transparent)]
-    Other(#[from] anyhow::Error),
-}
-
-impl Failure {
-    /// A message and an exit status.
-    pub(crate) fn exit(code: u8, message: impl Into<String>) -> Self {
-        Self::Exit {
-            message: message.into(),
-            code,
-        }
-    }
-}
-
-impl From<FlagError> for Failure {
-    fn from(error: FlagError) -> Self {
-        Self::Usage(error.to_string())
-    }
-}
-
-/// Result of a verb.
-pub(crate) type Outcome = Result<(), Failure>;
+use args::parse::{Invocation, WrongUse};
+use args::{PageArgs, Verb};
+use client::Client;
+use failure::{Failure, Outcome};
+use mistake::Mistake;
+use program::Program;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args();
-    let program = usage::program(arguments.next().as_deref());
-    let mut arguments: Vec<String> = arguments.collect();
-    // The original chose between host and helper container; we always run on the host.
-    arguments.retain({
-        let mut before_verb = true;
-        move |argument| {
-            let drop = before_verb && argument == "--local";
-            before_verb &= drop;
-            !drop
-        }
-    });
-    let Some((verb, rest)) = arguments.split_first() else {
-        eprint!("{}", usage::overview(program));
-        return ExitCode::from(1);
-    };
-    if matches!(verb.as_str(), "help" | "--help" | "-h") {
-        eprint!("{}", usage::overview(program));
-        return ExitCode::SUCCESS;
-    }
-    match run(program, verb, rest) {
+    let mut words = std::env::args_os();
+    let program = Program::called(
+        words
+            .next()
+            .and_then(|word| word.into_string().ok())
+            .as_deref(),
+    );
+    match run(program, words) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(program, verb, &failure),
+        Err((verb, failure)) => report(program, verb.as_deref(), &failure),
     }
 }
 
-fn run(program: &str, verb: &str, arguments: &[String]) -> Outcome {
-    let asks_help = arguments.iter().any(|a| a == "--help");
-    if asks_help && usage::exists(verb) {
-        eprint!("{}", usage::verb(program, verb));
-        return Ok(());
-    }
-    match verb {
-        "launch" => launch::launch(program, arguments),
-        "daemon" => launch::daemon(arguments),
-        "supervise" => launch::supervise(arguments),
-        "stop" => stop::stop(arguments),
-        "reset" => stop::reset(program, arguments),
-        "connect" => verbs::connect(program, arguments),
-        "forget" => verbs::forget(program, arguments),
-        "status" => verbs::status(program, arguments),
-        "report" => verbs::report(program, arguments),
-        "version" | "--version" => verbs::version(program, arguments),
-        "attach" => attach::attach(program, arguments),
-        "detach" => attach::detach(program, arguments),
-        "claim" => attach::claim(program, arguments),
-        "prime" => verbs::prime(program, arguments),
-        "rmpeer" => verbs::rmpeer(program, arguments),
-        "expose" => attach::expose(program, arguments),
-        "hide" => attach::hide(program, arguments),
-        "ps" => attach::ps(program, arguments),
-        _ => match usage::not_enabled(verb) {
-            Some(reason) => Err(Failure::exit(1, reason)),
-            None => Err(Failure::exit(
-                1,
-                format!(
-                    "Unknown {program} command '{verb}'\n{}",
-                    usage::overview(program)
-                ),
-            )),
-        },
+/// Does what is asked; a failure comes with its verb, as far as there is one.
+fn run(program: Program, words: std::env::ArgsOs) -> Result<(), (Option<String>, Failure)> {
+    let words: Result<Vec<String>, usize> = (1..)
+        .zip(words)
+        .map(|(at, word)| word.into_string().map_err(|_| at))
+        .collect();
+    let words = words.map_err(|at| (None, Mistake::NotText(at).into()))?;
+    let Invocation { name, verb, given } = args::parse::parse(program, &words)
+        .map_err(|WrongUse { verb, mistake }| (verb, mistake.into()))?;
+    let client = Client {
+        program,
+        codes: program::codes(Some(&name)),
+    };
+    let outcome = match verb {
+        Verb::Launch(args) => launch::launch(program, &args, &given),
+        Verb::Daemon(args) => launch::daemon(program, &args, &given),
+        Verb::Supervise(args) => launch::supervise(&args, &given),
+        Verb::Stop => stop::stop(),
+        Verb::Reset(args) => stop::reset(&client, &args),
+        Verb::Connect(args) => verbs::connect(&client, &args),
+        Verb::Forget(args) => verbs::forget(&client, &args),
+        Verb::Attach(args) => attach::attach(&client, args),
+        Verb::Detach(args) => attach::detach(&client, args),
+        Verb::Claim(args) => attach::claim(&client, args),
+        Verb::Expose(args) => attach::expose(&client, args),
+        Verb::Hide(args) => attach::hide(&client, args),
+        Verb::Ps(args) => attach::ps(&client, &args),
+        Verb::Prime => verbs::prime(&client),
+        Verb::Rmpeer(args) => verbs::rmpeer(&client, &args),
+        Verb::Status(args) => verbs::status(&client, &args),
+        Verb::Report(args) => verbs::report(&client, &args),
+        Verb::Version(args) => verbs::version(&client, &args),
+        Verb::Completion(args) => generate::completion(program, args.shell),
+        Verb::Man(args) => generate::man(program, &args),
+        Verb::Help(args) => show_help(program, &args),
+    };
+    outcome.map_err(|failure| (Some(name), failure))
+}
+
+/// The original's help goes to standard error; ours was asked for, so it is data.
+fn show_help(program: Program, args: &PageArgs) -> Outcome {
+    let verb = help::known(program, args)?;
+    let text = help::text(program, verb);
+    match program {
+        Program::Weft => output::print(&text),
+        Program::Weave => {
+            eprint!("{text}");
+            Ok(())
+        }
     }
 }
 
-fn report(program: &str, verb: &str, failure: &Failure) -> ExitCode {
+fn report(program: Program, verb: Option<&str>, failure: &Failure) -> ExitCode {
     match failure {
-        Failure::Usage(message) => {
-            eprintln!("{message}");
-            eprint!("{}", usage::verb(program, verb));
-            ExitCode::from(1)
+        Failure::Wrong(mistake) => {
+            let (text, code) = usage::report(program, verb, mistake);
+            eprint!("{text}");
+            ExitCode::from(code)
         }
         Failure::Exit { message, code } => {
             if !message.is_empty() {

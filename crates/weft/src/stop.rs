@@ -5,22 +5,16 @@ use std::time::Duration;
 use daemon::store::Lock;
 use daemon::supervise::{SUPERVISOR_LOCK, end_process};
 
-use crate::client::{self, run_dir, state_dir};
-use crate::flags::{self, Flag, switch};
-use crate::verbs::need_root;
-use crate::{Failure, Outcome};
-
-/// Flags of `reset`.
-pub(crate) const RESET_FLAGS: &[Flag] = &[switch(
-    "force",
-    "also when the daemon does not run and cannot tell its peers",
-)];
+use crate::args::ResetArgs;
+use crate::client::{Client, run_dir, state_dir};
+use crate::failure::{Failure, Outcome};
+use crate::hints;
+use crate::privilege::need_root;
 
 /// How long a daemon that hands its addresses over goes on running (spec/ipam.md 7).
 const FAREWELL: Duration = Duration::from_millis(500);
 
-pub(crate) fn stop(arguments: &[String]) -> Outcome {
-    no_words(&flags::parse(arguments, &[])?)?;
+pub(crate) fn stop() -> Outcome {
     need_root()?;
     if !end_daemon()? {
         eprintln!("Weave is not running (ignore on Kubernetes).");
@@ -28,20 +22,14 @@ pub(crate) fn stop(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
-pub(crate) fn reset(program: &str, arguments: &[String]) -> Outcome {
-    let parsed = flags::parse(arguments, RESET_FLAGS)?;
-    no_words(&parsed)?;
+pub(crate) fn reset(client: &Client, args: &ResetArgs) -> Outcome {
     need_root()?;
     let running = Lock::holder(&state_dir()).is_some();
-    if !running && daemon::reset::has_state(&state_dir()) && !parsed.is_on("force") {
-        return Err(Failure::exit(
-            1,
-            "ERROR: weave is not running; unable to remove from cluster.\n\
-             Use 'reset --force' to remove what is on this host nevertheless.",
-        ));
+    if !running && daemon::reset::has_state(&state_dir()) && !args.force {
+        return Err(Failure::exit(1, hints::RESET_NEEDS_FORCE));
     }
     if running {
-        hand_over(program);
+        hand_over(client);
     }
     end_daemon()?;
     let failures = daemon::reset::reset(&state_dir(), &run_dir());
@@ -53,17 +41,10 @@ pub(crate) fn reset(program: &str, arguments: &[String]) -> Outcome {
 
 /// Gives our addresses to another peer, and the word of it the time to leave this host. A reset goes
 /// on without: whoever is left can take them with `rmpeer`.
-fn hand_over(program: &str) {
-    match client::call(program, "DELETE", "/peer", None, None) {
+fn hand_over(client: &Client) {
+    match client.call("DELETE", "/peer", None, None) {
         Ok(_) => std::thread::sleep(FAREWELL),
         Err(failure) => eprintln!("WARNING: addresses not handed over: {failure}"),
-    }
-}
-
-fn no_words(parsed: &flags::Parsed) -> Outcome {
-    match parsed.words.first() {
-        None => Ok(()),
-        Some(word) => Err(Failure::Usage(format!("unexpected word {word:?}"))),
     }
 }
 

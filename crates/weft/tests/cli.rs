@@ -1,5 +1,6 @@
 //! What the command line answers without a daemon: usage, mistakes, exit codes, the name `weave`.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,17 +9,33 @@ fn weft(words: &[&str]) -> (i32, String, String) {
     run(Path::new(env!("CARGO_BIN_EXE_weft")), words)
 }
 
+/// The same under the original's name.
+fn weave(words: &[&str]) -> (i32, String, String) {
+    answer(
+        command(Path::new(env!("CARGO_BIN_EXE_weft")))
+            .arg0("weave")
+            .args(words),
+    )
+}
+
 fn run(program: &Path, words: &[&str]) -> (i32, String, String) {
+    answer(command(program).args(words))
+}
+
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
     let nowhere = std::env::temp_dir().join("weft-cli-test-without-a-daemon");
-    let output = Command::new(program)
-        .args(words)
+    command
         .env("WEFT_RUN_DIR", &nowhere)
         .env("WEFT_STATE_DIR", &nowhere)
         // Port 1 of the loopback interface is closed.
         .env("WEAVE_HTTP_ADDR", "127.0.0.1:1")
-        .env_remove("WEAVE_PASSWORD")
-        .output()
-        .expect("the binary runs");
+        .env_remove("WEAVE_PASSWORD");
+    command
+}
+
+fn answer(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().expect("the binary runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (
         output.status.code().unwrap_or(-1),
@@ -31,11 +48,20 @@ fn run(program: &Path, words: &[&str]) -> (i32, String, String) {
 fn no_words_and_unknown_verbs_give_usage() {
     let (code, out, err) = weft(&[]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("Usage: weft <command>"), "{err}");
+    assert!(err.contains("Usage: weft <COMMAND>"), "{err}");
     let (code, out, err) = weft(&["bogus"]);
     assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.starts_with("Unknown weft command 'bogus'\n"), "{err}");
-    assert!(err.contains("Usage: weft <command>"), "{err}");
+    assert!(
+        err.starts_with("weft: unknown command \"bogus\"\n"),
+        "{err}"
+    );
+    assert!(err.contains("Usage: weft <COMMAND>"), "{err}");
+    for (words, word) in [(&[][..], ""), (&["bogus"], "bogus")] {
+        let (code, out, err) = weave(words);
+        assert_eq!((code, out.as_str()), (1, ""));
+        let start = format!("Unknown weave command '{word}'\nUsage: weave <COMMAND>");
+        assert!(err.starts_with(&start), "{err}");
+    }
 }
 
 #[test]
@@ -45,29 +71,106 @@ fn help_is_no_error() {
         &["--help"],
         &["launch", "--help"],
         &["--local", "ps", "--help"],
+        &["status", "-h"],
+        &["help", "status"],
     ] {
         let (code, out, err) = weft(words);
+        assert_eq!((code, err.as_str()), (0, ""), "{words:?}");
+        assert!(out.contains("\nUsage: weft"), "{words:?}: {out}");
+        let (code, out, err) = weave(words);
         assert_eq!((code, out.as_str()), (0, ""), "{words:?}");
-        assert!(err.starts_with("Usage: weft"), "{words:?}: {err}");
+        assert!(err.starts_with("Usage: weave"), "{words:?}: {err}");
     }
 }
 
 #[test]
 fn unknown_flags_of_launch_are_refused_as_by_the_original() {
-    let (code, _, err) = weft(&["launch", "--nonsense"]);
-    assert_eq!(code, 125);
+    let (code, out, err) = weave(&["launch", "--nonsense"]);
+    assert_eq!((code, out.as_str()), (125, ""));
     assert_eq!(
         err,
         "flag provided but not defined: --nonsense\nSee 'weave --help'.\n"
     );
+    let (code, out, err) = weft(&["launch", "--nonsense"]);
+    assert_eq!((code, out.as_str()), (125, ""));
+    assert!(err.starts_with("weft: unknown flag --nonsense\n"), "{err}");
     let (code, _, err) = weft(&["daemon", "--port"]);
     assert_eq!(code, 125, "{err}");
+}
+
+#[test]
+fn a_word_that_looks_like_another_is_hinted_at() {
+    for (words, hint) in [
+        (&["statu"][..], "hint: did you mean status?\n"),
+        (
+            &["launch", "--pasword=x"],
+            "hint: did you mean --password?\n",
+        ),
+        (&["status", "peer"], "hint: did you mean peers?\n"),
+        (
+            &["status", "xyz"],
+            "hint: use one of connections, ipam, peers, targets\n",
+        ),
+    ] {
+        let (_, _, err) = weft(words);
+        assert!(err.contains(hint), "{words:?}: {err}");
+        let (_, _, err) = weave(words);
+        assert!(!err.contains("hint:"), "{words:?}: {err}");
+    }
+}
+
+#[test]
+fn a_word_that_is_no_text_is_refused_and_not_repeated() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = command(Path::new(env!("CARGO_BIN_EXE_weft")));
+    let secret = std::ffi::OsStr::from_bytes(b"--password=s\xffcret");
+    let (code, out, err) = answer(command.arg("launch").arg(secret));
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(
+        err.starts_with("weft: word 2 is not valid UTF-8\n"),
+        "{err}"
+    );
+    assert!(!err.contains("cret"), "{err}");
+}
+
+#[test]
+fn what_is_in_the_environment_is_never_shown() {
+    for words in [
+        &["launch", "--help"][..],
+        &["daemon", "-h"],
+        &["help"],
+        &["launch", "--nonsense"],
+        &["man"],
+        &["man", "launch"],
+        &["completion", "bash"],
+        &["completion", "zsh"],
+        &["completion", "fish"],
+    ] {
+        let mut command = command(Path::new(env!("CARGO_BIN_EXE_weft")));
+        for name in [
+            "WEAVE_PASSWORD",
+            "WEAVE_MTU",
+            "WEAVE_NO_FASTDP",
+            "WEAVE_STATUS_ADDR",
+            "DOCKER_HOST",
+            "DOCKER_BRIDGE",
+            "WEFT_LOG",
+            "WEFT_RECLAIM_AFTER",
+        ] {
+            command.env(name, "hunter22");
+        }
+        let (_, out, err) = answer(command.args(words));
+        assert!(
+            !out.contains("hunter22") && !err.contains("hunter22"),
+            "{words:?}"
+        );
+    }
 }
 
 /// F27, F45: of the cipher nothing can be chosen, and nothing of it switched off.
 #[test]
 fn there_is_no_option_for_the_cipher_or_against_replay_protection() {
-    let (code, _, help) = weft(&["launch", "--help"]);
+    let (code, help, _) = weft(&["launch", "--help"]);
     assert_eq!(code, 0);
     assert!(help.contains("--password"), "{help}");
     let help = help.to_lowercase();
@@ -102,12 +205,36 @@ fn wrong_words_give_the_usage_of_the_verb() {
             "{words:?}: {err}"
         );
     }
+    let (code, _, err) = weave(&["status", "nonsense"]);
+    assert_eq!(code, 1);
+    assert!(
+        err.starts_with("Invalid 'weave status' sub-command: nonsense\nUsage: weave status"),
+        "{err}"
+    );
     let (code, _, err) = weft(&["status", "nonsense"]);
     assert_eq!(code, 1);
     assert!(
-        err.starts_with("Invalid 'weft status' sub-command: nonsense\n"),
+        err.starts_with("weft: invalid section \"nonsense\"\n"),
         "{err}"
     );
+}
+
+#[test]
+fn verbs_of_our_own_have_exit_statuses_of_their_own() {
+    for words in [
+        &["claim", "web"][..],
+        &["claim", "10.32.0.1/12", "web", "--nonsense"],
+        &["completion"],
+        &["completion", "tcsh"],
+        &["man", "nonsense"],
+    ] {
+        let (code, out, err) = weft(words);
+        assert_eq!((code, out.as_str()), (2, ""), "{words:?}");
+        assert!(err.contains(&format!("Usage: weft {}", words[0])), "{err}");
+    }
+    let (code, out, err) = weft(&["claim", "10.32.0.1/12", "web"]);
+    assert_eq!((code, out.as_str()), (3, ""));
+    assert_eq!(err, "weft is not running. Have you launched it?\n");
 }
 
 #[test]
@@ -126,7 +253,6 @@ fn a_daemon_that_is_away_is_exit_status_7() {
         &["prime"],
         &["rmpeer", "a", "b"],
         &["status", "ipam"],
-        &["claim", "10.32.0.1/12", "web"],
     ] {
         let (code, out, err) = weft(words);
         assert_eq!((code, out.as_str()), (7, ""), "{words:?}");

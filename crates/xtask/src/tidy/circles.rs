@@ -43,7 +43,7 @@ struct Known {
     members: &'static [&'static str],
 }
 
-const KNOWN: [Known; 15] = [
+const KNOWN: [Known; 14] = [
     Known {
         krate: "daemon",
         members: &["addresses", "host"],
@@ -111,20 +111,6 @@ const KNOWN: [Known; 15] = [
             "explore/heal",
             "explore/peer",
             "explore/world",
-        ],
-    },
-    Known {
-        krate: "weft",
-        members: &[
-            "main",
-            "address_options",
-            "attach",
-            "client",
-            "daemon_options",
-            "launch",
-            "stop",
-            "usage",
-            "verbs",
         ],
     },
     Known {

@@ -11,46 +11,18 @@ use linux::addr::Cidr;
 use linux::overlap;
 use wire::PeerName;
 
-use crate::Failure;
-use crate::client::environment;
-use crate::flags::{Flag, Parsed, value};
+use crate::args::daemon::{AddressFlags, DEFAULT_RANGE};
+use crate::failure::Failure;
 
-/// What is managed unless the user says otherwise.
-pub(crate) const DEFAULT_RANGE: &str = "10.32.0.0/12";
 /// Shortest absence after which ranges may be taken over: a reboot must not count.
 const RECLAIM_MIN: Duration = Duration::from_secs(10);
 
-/// Flags of address allocation.
-pub(crate) const FLAGS: &[Flag] = &[
-    value(
-        "ipalloc-range",
-        "CIDR",
-        "addresses to allocate (10.32.0.0/12), the same on all hosts; empty for none",
-    ),
-    value("iprange", "CIDR", ""),
-    value(
-        "ipalloc-default-subnet",
-        "CIDR",
-        "where to allocate when no subnet is asked for (the whole range)",
-    ),
-    value(
-        "ipalloc-init",
-        "MODE",
-        "consensus[=PEERS], seed=NAME,… or observer (consensus)",
-    ),
-    value(
-        "reclaim-after",
-        "DURATION",
-        "take the addresses of a peer gone for so long, by majority (never)",
-    ),
-];
-
 /// The configuration of address allocation; `None` when it is off.
-pub(crate) fn options(parsed: &Parsed) -> Result<Option<IpamOptions>, Failure> {
+pub(crate) fn options(flags: &AddressFlags) -> Result<Option<IpamOptions>, Failure> {
     let fatal = |message: String| Failure::exit(1, message);
-    let given = |name| parsed.last(name).filter(|text| !text.is_empty());
-    let (default_subnet, init) = (given("ipalloc-default-subnet"), given("ipalloc-init"));
-    let range = chosen_range(parsed).unwrap_or(DEFAULT_RANGE);
+    let default_subnet = unless_empty(&flags.ipalloc_default_subnet);
+    let init = unless_empty(&flags.ipalloc_init);
+    let range = flags.ipalloc_range.as_deref().unwrap_or(DEFAULT_RANGE);
     if range.is_empty() {
         let orphans = [
             (init, "--ipalloc-init"),
@@ -75,13 +47,10 @@ pub(crate) fn options(parsed: &Parsed) -> Result<Option<IpamOptions>, Failure> {
     }
     let init = init_mode(init.unwrap_or("consensus"))
         .map_err(|error| fatal(format!("Unable to parse --ipalloc-init: {error}")))?;
-    let reclaim_after = match parsed.last("reclaim-after") {
-        Some(text) => Some(text.to_owned()),
-        None => environment("WEFT_RECLAIM_AFTER"),
-    };
+    let reclaim_after = flags.reclaim_after.as_deref();
     let reclaim_after = reclaim_after
-        .filter(|text| !matches!(text.as_str(), "" | "0" | "never"))
-        .map(|text| reclaim_after_of(&text))
+        .filter(|text| !matches!(*text, "" | "0" | "never"))
+        .map(reclaim_after_of)
         .transpose()
         .map_err(|error| fatal(format!("invalid --reclaim-after: {error}")))?;
     Ok(Some(IpamOptions {
@@ -92,11 +61,8 @@ pub(crate) fn options(parsed: &Parsed) -> Result<Option<IpamOptions>, Failure> {
     }))
 }
 
-/// The range as the user gave it, or gave it under its old name.
-fn chosen_range(parsed: &Parsed) -> Option<&str> {
-    parsed
-        .last("ipalloc-range")
-        .or_else(|| parsed.last("iprange"))
+fn unless_empty(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 fn init_mode(text: &str) -> Result<Init, String> {
@@ -151,7 +117,7 @@ fn reclaim_after_of(text: &str) -> Result<Duration, String> {
 /// Looks for routes of this host that lead to addresses of the range. One that nobody chose is
 /// refused, with a range that is free; one the user chose gets a warning, which is returned.
 pub(crate) fn check_routes(
-    parsed: &Parsed,
+    flags: &AddressFlags,
     options: &IpamOptions,
     bridge: &str,
 ) -> Result<Option<String>, Failure> {
@@ -168,7 +134,7 @@ pub(crate) fn check_routes(
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
-    if chosen_range(parsed).is_some() {
+    if flags.ipalloc_range.is_some() {
         return Ok(Some(format!(
             "WARNING: Specified --ipalloc-range {universe} overlaps with existing route on host: \
              {first}{more}.\nContainers and whatever that route leads to may not reach each other."
@@ -194,19 +160,29 @@ pub(crate) fn check_routes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flags;
+    use crate::args::Verb;
+    use crate::args::parse::{Invocation, parse};
+    use crate::program::Program;
 
-    fn parsed(words: &[&str]) -> Parsed {
+    fn flags(words: &[&str]) -> AddressFlags {
+        let words = [&["daemon"], words].concat();
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        flags::parse(&words, FLAGS).unwrap_or_else(|error| panic!("{error}"))
+        match parse(Program::Weave, &words) {
+            Ok(Invocation {
+                verb: Verb::Daemon(args),
+                ..
+            }) => args.addresses,
+            Ok(_) => panic!("another verb"),
+            Err(wrong) => panic!("{:?}", wrong.mistake),
+        }
     }
 
     fn accepted(words: &[&str]) -> Option<IpamOptions> {
-        options(&parsed(words)).expect("valid")
+        options(&flags(words)).expect("valid")
     }
 
     fn refusal(words: &[&str]) -> String {
-        match options(&parsed(words)).err() {
+        match options(&flags(words)).err() {
             Some(Failure::Exit { message, code: 1 }) => message,
             Some(other) => format!("other failure: {other}"),
             None => "accepted".to_owned(),
