@@ -14,6 +14,7 @@ use linux::attach::{AttachConfig, DEFAULT_INTERFACE};
 use linux::netlink::Netlink;
 use linux::netns::Netns;
 use linux::nft::{DockerBridge, Exposed, HostRules};
+use plane::BridgePort;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +40,8 @@ const JOBS_MAX: usize = 64;
 pub struct HostConfig {
     /// The bridge.
     pub bridge: String,
+    /// The ports of it that the data plane needs.
+    pub ports: Vec<BridgePort>,
     /// Docker's bridge.
     pub docker_bridge: String,
     /// Port of the control API, if it listens on TCP.
@@ -134,6 +137,16 @@ pub enum HostError {
     /// The bridge.
     #[error(transparent)]
     Bridge(#[from] linux::bridge::BridgeError),
+    /// A port of the data plane.
+    #[error("plugging {port} into {bridge}: {cause}")]
+    Port {
+        /// The port.
+        port: &'static str,
+        /// The bridge.
+        bridge: String,
+        /// Why not.
+        cause: linux::bridge::BridgeError,
+    },
     /// A namespace.
     #[error(transparent)]
     Netns(#[from] linux::netns::NetnsError),
@@ -166,9 +179,12 @@ impl HostError {
                 error,
                 A::Netns(_) | A::Id(_) | A::Foreign(_) | A::Died(_) | A::LinkNotFound
             ),
-            Self::Bridge(_) | Self::Link(_) | Self::Nft(_) | Self::Store(_) | Self::Stopped => {
-                false
-            }
+            Self::Bridge(_)
+            | Self::Port { .. }
+            | Self::Link(_)
+            | Self::Nft(_)
+            | Self::Store(_)
+            | Self::Stopped => false,
         }
     }
 }
@@ -181,6 +197,7 @@ pub struct Host {
     exposed: BTreeMap<Cidr, bool>,
     listing: Option<String>,
     firewall_broken: bool,
+    ports_broken: bool,
 }
 
 /// One attachment of the kernel with the label the user knows.
@@ -220,7 +237,9 @@ impl Host {
             exposed,
             listing: None,
             firewall_broken: false,
+            ports_broken: false,
         };
+        host.plug_ports()?;
         for cidr in host.exposed.keys() {
             tracing::info!(address = %cidr, bridge = ?host.config.bridge, "re-exposing address");
             linux::expose::expose(&host.config.bridge, *cidr)?;
@@ -228,6 +247,26 @@ impl Host {
         host.plug_orphans()?;
         host.program_firewall();
         Ok(host)
+    }
+
+    /// Plugs in what the data plane needs. Returns the ports that were not.
+    fn plug_ports(&self) -> Result<Vec<&'static str>, HostError> {
+        let bridge = &self.config.bridge;
+        let state = linux::bridge::bridge_state(bridge)?;
+        let mut plugged = Vec::new();
+        for BridgePort { interface: port } in &self.config.ports {
+            let is_port = state.iter().flat_map(|state| &state.ports);
+            let is_port = is_port.map(|link| &link.name).any(|name| name == port);
+            linux::bridge::plug(bridge, port).map_err(|cause| HostError::Port {
+                port,
+                bridge: bridge.clone(),
+                cause,
+            })?;
+            if !is_port {
+                plugged.push(*port);
+            }
+        }
+        Ok(plugged)
     }
 
     /// Plugs container interfaces that lost their bridge back in.
@@ -442,6 +481,23 @@ impl Host {
     /// Which namespace a place is, if it still is one.
     pub fn identity(&self, place: &Place) -> Option<linux::netns::Identity> {
         open(place).ok().map(|netns| netns.identity())
+    }
+
+    /// Plugs the ports of the data plane in again if somebody took them out.
+    pub fn check_ports(&mut self) {
+        match self.plug_ports() {
+            Ok(plugged) => {
+                self.ports_broken = false;
+                for port in plugged {
+                    tracing::warn!(port, "was taken out of the bridge, plugged in again");
+                }
+            }
+            Err(error) if !self.ports_broken => {
+                self.ports_broken = true;
+                tracing::error!(%error, "containers do not reach other hosts");
+            }
+            Err(_) => {}
+        }
     }
 
     /// Puts the firewall back if somebody flushed it.

@@ -43,8 +43,8 @@ const IPAM_ROWS: &str = "ipam/";
 /// File in the run directory that exists while a launch has not been stopped: a daemon that finds
 /// it was restarted after a crash.
 const LAUNCHED: &str = "launched";
-/// How often the firewall is looked at (spec/cli-api.md 9).
-const FIREWALL_PERIOD: Duration = Duration::from_secs(10);
+/// How often bridge ports and firewall are looked at (spec/cli-api.md 9).
+const HOST_PERIOD: Duration = Duration::from_secs(10);
 
 /// How long a daemon whose driver ended stays to answer those who wait.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
@@ -130,7 +130,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .into_iter()
         .map(|(listener, scope)| listen::serve(listener, scope.router(app.clone())))
         .collect();
-    let _firewall = watch_firewall(host_handle);
+    let _host = watch_host(host_handle);
     std::fs::write(host.run_dir.join(LAUNCHED), "").context("marking the launch")?;
     app.ready.store(true, Ordering::Release);
     notify("READY=1");
@@ -220,21 +220,22 @@ fn bring_up(
     };
     let node = Node::new(node_config, seed()?, clock::now());
     let plane_config = plane::Config {
-        bridge: host.bridge.clone(),
+        bridge_mtu_bytes: bridge_mtu_bytes(&host.bridge)?,
         listen: mesh.listen,
         port: mesh.port,
         name,
     };
     let (plane, events) = Plane::start(plane_config).context("starting the data plane")?;
-    let plane = HostPlane {
-        plane: Arc::new(plane),
-        events,
-    };
     let host_config = HostConfig {
         bridge: host.bridge.clone(),
+        ports: plane.ports(),
         docker_bridge: host.docker_bridge.clone(),
         control_port,
         router_port: mesh.port,
+    };
+    let plane = HostPlane {
+        plane: Arc::new(plane),
+        events,
     };
     let host_handle = HostHandle::start(Host::new(host_config, store.clone())?)?;
     store.put(BRIDGE, &host.bridge)?;
@@ -461,6 +462,13 @@ fn ensure_bridge(host: &HostOptions, name: PeerName) -> anyhow::Result<bool> {
     Ok(created)
 }
 
+/// Largest IP packet the bridge takes.
+fn bridge_mtu_bytes(bridge: &str) -> anyhow::Result<usize> {
+    let state = linux::bridge::bridge_state(bridge)?;
+    let mtu_bytes = state.and_then(|state| usize::try_from(state.link.mtu_bytes).ok());
+    Ok(mtu_bytes.unwrap_or(usize::MAX))
+}
+
 /// Removes a bridge we made if start-up fails behind it.
 struct UndoBridge {
     bridge: String,
@@ -572,14 +580,16 @@ impl Running {
     }
 }
 
-fn watch_firewall(host: HostHandle) -> Task {
-    task::spawn("firewall watch", async move {
-        let mut period = tokio::time::interval(FIREWALL_PERIOD);
+/// Looks after what others on this host may change.
+fn watch_host(host: HostHandle) -> Task {
+    task::spawn("host watch", async move {
+        let mut period = tokio::time::interval(HOST_PERIOD);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         period.tick().await;
         loop {
             period.tick().await;
             let check = |host: &mut Host| {
+                host.check_ports();
                 host.check_firewall();
                 Ok(())
             };

@@ -1,6 +1,7 @@
 //! The data plane of a host: threads that carry frames between the bridge and the tunnels.
 //!
-//! Its face is small: [`Plane::program`] publishes what to do, [`Plane::probe`] sends a special frame,
+//! Its face is small: [`Plane::ports`] are the ports of the bridge it needs, which somebody else plugs
+//! in and keeps, [`Plane::program`] publishes what to do, [`Plane::probe`] sends a special frame,
 //! [`Events`] are what the threads have to tell, [`Plane::counters`] and [`Plane::macs`] what they
 //! count and learn. What happens to a frame is decided by pure code (`overlay::forward`); here are the
 //! system calls and the threads. It knows no runtime: whoever waits for events gives a waker.
@@ -12,4 +13,4 @@ mod plane;
 mod threads;
 
 pub use events::{Ended, Events};
-pub use plane::{Config, Plane, StartError, TAP_NAME};
+pub use plane::{BridgePort, Config, Plane, StartError, TAP_NAME};

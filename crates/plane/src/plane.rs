@@ -19,7 +19,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use linux::bridge::{self, BridgeError};
 use linux::tap::{Tap, TapError};
 use linux::udp::{UdpError, UdpPair, has_ipv6};
 use overlay::datagram::Lane;
@@ -48,14 +47,22 @@ const PAYLOAD_MAX_BYTES: usize = 65_507;
 /// How to start a data plane.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The bridge the TAP becomes a port of, taking over its MTU; it exists.
-    pub bridge: String,
+    /// Largest IP packet the bridge takes, bytes.
+    pub bridge_mtu_bytes: usize,
     /// Where to bind; `None` is all addresses, of IPv6 too where the host has it.
     pub listen: Option<IpAddr>,
     /// UDP port.
     pub port: u16,
     /// Our name.
     pub name: PeerName,
+}
+
+/// A port of the bridge that a data plane needs. Whoever keeps the bridge plugs it in, with the
+/// bridge's MTU and segmentation limit, and does so again when somebody took it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Name of the interface, which lives as long as the data plane.
+    pub interface: &'static str,
 }
 
 /// A running data plane. Dropping it ends the threads and removes the TAP.
@@ -75,14 +82,6 @@ pub enum StartError {
     /// No TAP.
     #[error(transparent)]
     Tap(#[from] TapError),
-    /// The TAP did not become a port of the bridge.
-    #[error("plugging {TAP_NAME} into {bridge}")]
-    Plug {
-        /// The bridge.
-        bridge: String,
-        /// Why not.
-        source: BridgeError,
-    },
     /// The port is taken, or the address is not ours.
     #[error(transparent)]
     Bind(#[from] UdpError),
@@ -126,20 +125,11 @@ impl Shared {
 }
 
 impl Plane {
-    /// Creates the TAP in the calling thread's network namespace, plugs it into the bridge, binds
-    /// the sockets and starts the threads. The queue of events closes when the data plane ends.
+    /// Creates the TAP in the calling thread's network namespace, binds the sockets and starts the
+    /// threads. Frames come once its [ports](Self::ports) are plugged in.
     pub fn start(config: Config) -> Result<(Self, Events), StartError> {
         let tap = Arc::new(Tap::create(TAP_NAME)?);
         silence_ipv6(TAP_NAME);
-        let unplugged = |source| StartError::Plug {
-            bridge: config.bridge.clone(),
-            source,
-        };
-        bridge::plug(&config.bridge, TAP_NAME).map_err(unplugged)?;
-        let bridge_mtu_bytes = bridge::bridge_state(&config.bridge)
-            .map_err(unplugged)?
-            .and_then(|state| usize::try_from(state.link.mtu_bytes).ok())
-            .unwrap_or(usize::MAX);
         let sockets = Arc::new(bind(config.listen, config.port)?);
         let (sender, events) = events::queue(EVENTS_MAX);
         let table = ForwardingTable {
@@ -153,7 +143,7 @@ impl Plane {
             stop: AtomicBool::new(false),
             wakers: [waker()?, waker()?],
             started: clock::now(),
-            bridge_mtu_bytes,
+            bridge_mtu_bytes: config.bridge_mtu_bytes,
             events: sender.clone(),
         });
         let port = || {
@@ -182,6 +172,13 @@ impl Plane {
             rx_counters,
         };
         Ok((plane, events))
+    }
+
+    /// The ports of the bridge it needs.
+    pub fn ports(&self) -> Vec<BridgePort> {
+        vec![BridgePort {
+            interface: TAP_NAME,
+        }]
     }
 
     /// Publishes a snapshot; the threads follow it from their next batch on.

@@ -109,7 +109,7 @@ impl Lab {
         for n in 1..=plan.hosts {
             let netns = Netns::named(&format!("{}h{n}", lab.id)).unwrap();
             let config = Config {
-                bridge: "weave".to_owned(),
+                bridge_mtu_bytes: plan.container_mtu,
                 listen: None,
                 port: PORT,
                 name: name(n),
@@ -121,10 +121,13 @@ impl Lab {
                     first.set(0);
                     sched_setaffinity(None, &first).unwrap();
                 }
-                Plane::start(config)
+                let (plane, events) = Plane::start(config).unwrap();
+                for port in plane.ports() {
+                    linux::bridge::plug("weave", port.interface).unwrap();
+                }
+                (plane, events)
             };
-            let started = run_in(&netns, start).unwrap().unwrap();
-            lab.planes.push(started);
+            lab.planes.push(run_in(&netns, start).unwrap());
         }
         for n in 1..=plan.hosts {
             lab.program(n, plan.tunnel_mtu);
@@ -582,7 +585,7 @@ fn data_plane_whose_tap_is_deleted_ends_and_says_why() {
 fn second_data_plane_on_the_same_port_is_refused() {
     let Some(lab) = Lab::new(PLAIN) else { return };
     let config = Config {
-        bridge: "weave".to_owned(),
+        bridge_mtu_bytes: 1376,
         listen: None,
         port: PORT,
         name: name(9),

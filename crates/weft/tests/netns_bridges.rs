@@ -1,5 +1,5 @@
-//! Kernel tests of hosts whose bridges have different MTUs: what is too large for the smaller one is
-//! never lost without a word.
+//! Kernel tests of bridges and their ports. Those of two hosts may have different MTUs: what is too
+//! large for the smaller one is never lost without a word.
 //!
 //! ```text
 //!   a: --mtu 1410 ──── b: 1376     the tunnel takes packets of 1414 bytes (encrypted, 1500 below)
@@ -56,4 +56,20 @@ fn a_packet_too_large_for_the_other_hosts_bridge_is_answered_or_cut() {
     });
     transfer(&one.namespace, &two.namespace, "10.32.0.2", 1_000_000);
     transfer(&two.namespace, &one.namespace, "10.32.0.1", 1_000_000);
+}
+
+#[test]
+fn port_taken_out_of_the_bridge_is_plugged_in_again() {
+    let Some(lab) = Lab::encrypted() else { return };
+    let [a, b] = lab.hosts(["a", "b"]);
+    a.launch(&[]);
+    b.join(&[&a]);
+    [&a, &b].iter().for_each(|host| host.wait_established(1));
+    let one = lab.attached(&a, "c", &["10.32.0.1/24"]);
+    let _two = lab.attached(&b, "c", &["10.32.0.2/24"]);
+    wait_ping(&one.namespace, "10.32.0.2");
+    let daemon = a.daemon_pid();
+    a.namespace.ip(&["link", "set", "weft-tap", "nomaster"]);
+    wait_ping(&one.namespace, "10.32.0.2");
+    assert_eq!(a.daemon_pid(), daemon, "the same daemon");
 }

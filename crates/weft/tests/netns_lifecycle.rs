@@ -70,6 +70,22 @@ fn a_killed_daemon_comes_back_with_its_peers_and_containers() {
 }
 
 #[test]
+fn a_daemon_whose_data_plane_dies_says_so_and_is_started_again() {
+    let Some(lab) = Lab::encrypted() else { return };
+    let (hosts, containers) = pair(&lab);
+    let first = hosts[1].daemon_pid();
+    hosts[1].namespace.ip(&["link", "del", "weft-tap"]);
+    wait_until("another daemon", || {
+        let daemon = hosts[1].daemon_pid();
+        daemon.is_some() && daemon != first
+    });
+    let log = std::fs::read_to_string(hosts[1].path("run/weft.log")).expect("a log");
+    assert!(log.contains("data-plane thread weft-"), "{log}");
+    hosts[1].wait_established(1);
+    wait_ping(&containers[0].namespace, "10.32.0.2");
+}
+
+#[test]
 fn a_daemon_launched_without_restart_stays_dead() {
     let Some(lab) = Lab::plain() else { return };
     let host = lab.host("a");
