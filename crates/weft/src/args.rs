@@ -359,8 +359,6 @@ pub(crate) struct PageArgs {
 pub(crate) fn declaration(program: Program) -> Command {
     let command = CommandLine::command()
         .name(program.name())
-        .version(env!("CARGO_PKG_VERSION"))
-        .disable_version_flag(true)
         .args_override_self(true)
         .mut_subcommands(|verb| {
             let words = verb.get_after_help().map(ToString::to_string);
@@ -378,6 +376,7 @@ fn in_form(program: Program, verb: Command) -> Command {
     let help = Arg::new("help")
         .long("help")
         .action(ArgAction::Help)
+        .help_heading(None::<&'static str>)
         .help("Print help");
     let is_free = verb.get_arguments().all(|arg| arg.get_short() != Some('h'));
     let help = if is_free { help.short('h') } else { help };

@@ -51,24 +51,25 @@ pub(crate) fn man(program: Program, args: &PageArgs) -> Outcome {
     let mut command = declaration(program);
     let lists = lists(&command);
     let page = match help::known(program, args)? {
-        None => page(command.after_help(None::<&'static str>), &lists),
+        None => page(program, command.after_help(None::<&'static str>), &lists),
         Some(name) => {
             command.build();
             let verb = command
                 .find_subcommand(name)
                 .cloned()
                 .context("a known verb is found")?;
-            page(verb.version(env!("CARGO_PKG_VERSION")), &[])
+            page(program, verb, &[])
         }
     };
     let page = page.context("writing a manual page")?;
     print(&String::from_utf8(page).context("a manual page is text")?)
 }
 
-fn page(command: Command, lists: &[List]) -> std::io::Result<Vec<u8>> {
+fn page(program: Program, command: Command, lists: &[List]) -> std::io::Result<Vec<u8>> {
     let words = command.get_after_help().map(ToString::to_string);
     let has_verbs = command.has_subcommands();
-    let man = Man::new(command);
+    let source = format!("{program} {}", env!("CARGO_PKG_VERSION"));
+    let man = Man::new(command).source(source);
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;

@@ -95,7 +95,7 @@ pub(crate) struct EncryptionFlags {
     /// Do not encrypt between addresses in these subnets.
     #[arg(
         long,
-        value_name = "CIDR,…",
+        value_name = "CIDR,...",
         default_value = "",
         hide_default_value = true
     )]
@@ -112,7 +112,7 @@ pub(crate) struct AddressFlags {
     /// Where to allocate when no subnet is asked for, instead of the whole range.
     #[arg(long, value_name = "CIDR")]
     pub(crate) ipalloc_default_subnet: Option<String>,
-    /// How the first addresses are divided: consensus[=PEERS], seed=NAME,… or observer.
+    /// How the first addresses are divided: consensus[=PEERS], seed=NAME,... or observer.
     #[arg(long, value_name = "MODE")]
     pub(crate) ipalloc_init: Option<String>,
     /// Take the addresses of a peer gone for so long, by majority: 90s, 10m, 12h, 7d or never.
