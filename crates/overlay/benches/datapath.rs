@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use overlay::protection::Protection;
 use support::{Buffers, Host, name, super_frame};
 use wire::ethernet::MacAddr;
 
@@ -45,9 +46,9 @@ fn now() -> Instant {
 fn super_frames(criterion: &mut Criterion) {
     for kind in ["plain", "encrypted"] {
         let mut hosts = [1, 2, 3].map(|n| {
-            Host::new(n, |tunnel| {
+            Host::new(n, |_, lane| {
                 if kind == "plain" {
-                    tunnel.key = None;
+                    lane.protection = Protection::Clear;
                 }
             })
         });

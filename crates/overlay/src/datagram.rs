@@ -1,10 +1,11 @@
 //! Sealing and opening the datagrams of one tunnel, and batching them for the kernel.
 //!
-//! A [`Session`] holds what a tunnel's datagrams share: keys, counters, replay window. A [`Lane`]
+//! A [`Session`] holds what a tunnel's datagrams share: keys, counters, replay window. A [`Train`]
 //! collects the datagrams for one tunnel and one path in one contiguous buffer. Each is sealed in
 //! place as soon as it is finished, while it is in the nearest cache; flushing hands them out in runs
 //! that one UDP GSO call can send. Layout: `wire::sleeve`, spec/sleeve.md 2, 3 and 8.3.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,15 +16,16 @@ use wire::sleeve::{
 };
 use wire::{LinkId, PeerName};
 
+use crate::protection::{Cipher, Protection};
 use crate::replay::ReplayWindow;
-use crate::table::{Cipher, Tunnel};
+use crate::sleeve::lane::SleeveLane;
 
 /// Most datagrams the kernel takes in one call (the limit of older kernels).
 pub const RUN_DATAGRAMS_MAX: usize = 64;
 /// Frames packed into one datagram at most.
 const FRAMES_MAX: usize = 100;
 /// Room for what one call takes.
-const LANE_BYTES: usize = 65_536;
+const TRAIN_BYTES: usize = 65_536;
 /// Numbers under secretbox, and in clear, stop here, far below the bit that tells the spaces apart.
 pub const COUNTER_MAX: u64 = (1 << 63) - (1 << 32);
 
@@ -55,8 +57,8 @@ enum PacketKey {
 }
 
 impl PacketKey {
-    fn new(tunnel: &Tunnel, session: &SessionKey, from_dialler: bool) -> Self {
-        match tunnel.cipher {
+    fn new(cipher: Cipher, session: &SessionKey, from_dialler: bool) -> Self {
+        match cipher {
             Cipher::Secretbox => {
                 let prefix = nonce_prefix(from_dialler, false);
                 Self::Secretbox(DirectionKey::new(session, prefix))
@@ -84,18 +86,21 @@ impl PacketKey {
 
 impl Session {
     /// A fresh session: counters at zero, nothing received.
-    pub fn new(tunnel: &Tunnel) -> Self {
-        let keys = tunnel.key.as_deref().map(|key| Keys {
-            seal: PacketKey::new(tunnel, key, tunnel.outbound),
-            open: PacketKey::new(tunnel, key, !tunnel.outbound),
-        });
-        let counter_max = match (&keys, tunnel.cipher) {
-            (Some(_), Cipher::AesGcm) => GcmKeys::NUMBERS,
-            _ => COUNTER_MAX,
+    pub fn new(link: LinkId, remote: PeerName, lane: &SleeveLane) -> Self {
+        let keys = match &lane.protection {
+            Protection::Clear => None,
+            Protection::Sealed(key, cipher) => Some(Keys {
+                seal: PacketKey::new(*cipher, key, lane.outbound),
+                open: PacketKey::new(*cipher, key, !lane.outbound),
+            }),
+        };
+        let counter_max = match lane.protection.cipher() {
+            Some(Cipher::AesGcm) => GcmKeys::NUMBERS,
+            Some(Cipher::Secretbox) | None => COUNTER_MAX,
         };
         Self {
-            link: tunnel.link,
-            remote: tunnel.remote,
+            link,
+            remote,
             keys,
             counter_max,
             df_counter: AtomicU64::new(0),
@@ -105,8 +110,9 @@ impl Session {
     }
 
     /// The same, with both counters further on; for tests of their end.
-    pub fn with_counters_at(tunnel: &Tunnel, next: u64) -> Self {
-        let session = Self::new(tunnel);
+    #[must_use]
+    pub fn with_counters_at(self, next: u64) -> Self {
+        let session = self;
         session.df_counter.store(next, Relaxed);
         session.non_df_counter.store(next, Relaxed);
         session
@@ -181,7 +187,7 @@ pub struct FrameTooBig {
 }
 
 /// Datagrams under way to one neighbour on one path, in one buffer, one behind the other.
-pub struct Lane {
+pub struct Train {
     buffer: Box<[u8]>,
     /// Where each finished datagram ends.
     ends: Vec<usize>,
@@ -193,25 +199,38 @@ pub struct Lane {
     is_exhausted: bool,
 }
 
-/// What a lane works for now.
+/// What a train works for now.
 struct Task {
     session: Arc<Session>,
-    tunnel: Arc<Tunnel>,
+    path: UdpPath,
     us: PeerName,
     is_df: bool,
 }
 
-impl Default for Lane {
+/// Where the datagrams of one tunnel go, and what fits there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UdpPath {
+    /// Whose tunnel.
+    pub link: LinkId,
+    /// The far end.
+    pub to: SocketAddr,
+    /// Largest UDP payload of a DF datagram, bytes.
+    pub max_payload_bytes: usize,
+    /// Whether the path was seen to carry more than the kernel believes.
+    pub exceeds_kernel_mtu: bool,
+}
+
+impl Default for Train {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl Lane {
-    /// An idle lane.
+impl Train {
+    /// An idle train.
     pub fn new() -> Self {
         Self {
-            buffer: vec![0; LANE_BYTES].into_boxed_slice(),
+            buffer: vec![0; TRAIN_BYTES].into_boxed_slice(),
             ends: Vec::with_capacity(RUN_DATAGRAMS_MAX),
             filled: 0,
             frames: 0,
@@ -237,23 +256,17 @@ impl Lane {
         self.task.is_none()
     }
 
-    /// Assigns an idle lane; `us` is the name its datagrams are sent under.
-    pub fn begin(
-        &mut self,
-        us: PeerName,
-        session: &Arc<Session>,
-        tunnel: &Arc<Tunnel>,
-        is_df: bool,
-    ) {
+    /// Assigns an idle train; `us` is the name its datagrams are sent under.
+    pub fn begin(&mut self, us: PeerName, session: &Arc<Session>, path: UdpPath, is_df: bool) {
         self.task = Some(Task {
             session: Arc::clone(session),
-            tunnel: Arc::clone(tunnel),
+            path,
             us,
             is_df,
         });
     }
 
-    /// Whether a frame of this size can be appended without flushing first. A lane takes what one
+    /// Whether a frame of this size can be appended without flushing first. A train takes what one
     /// call to the kernel takes, so that calls are full.
     pub fn has_room(&self, frame_bytes: usize) -> bool {
         let needed = FRAME_HEADER_BYTES + frame_bytes;
@@ -276,12 +289,12 @@ impl Lane {
 
     /// Largest datagram that may hold more than one frame, bytes; on the DF path, that may exist.
     fn shared_limit(&self) -> usize {
-        let known = self.task.as_ref().map(|task| task.tunnel.max_payload_bytes);
+        let known = self.task.as_ref().map(|task| task.path.max_payload_bytes);
         known.unwrap_or(0).min(UDP_PAYLOAD_MAX_BYTES)
     }
 
     /// Appends one frame that `write` puts into the slice it is given, of exactly `frame_bytes`.
-    /// The caller has made sure that the lane is assigned and has room.
+    /// The caller has made sure that the train is assigned and has room.
     pub fn append(
         &mut self,
         origin: PeerName,
@@ -289,7 +302,7 @@ impl Lane {
         frame_bytes: usize,
         write: impl FnOnce(&mut [u8]),
     ) -> Result<(), FrameTooBig> {
-        let task = self.task.as_ref().expect("the lane is assigned");
+        let task = self.task.as_ref().expect("the train is assigned");
         let header_bytes = task.session.header_bytes();
         let limit_bytes = if task.is_df {
             self.shared_limit()
@@ -324,7 +337,7 @@ impl Lane {
             return;
         }
         self.frames = 0;
-        let task = self.task.as_ref().expect("an idle lane is empty");
+        let task = self.task.as_ref().expect("an idle train is empty");
         if let Some(number) = task.session.next_number(task.is_df) {
             let datagram = &mut self.buffer[start..self.filled];
             task.session.seal(task.us, task.is_df, number, datagram);
@@ -340,8 +353,8 @@ impl Lane {
     }
 
     /// Hands everything out run by run (bytes, and the size of each datagram but the last) and
-    /// leaves the lane idle. False: the tunnel's counters are used up, something was dropped.
-    pub fn flush(&mut self, mut send: impl FnMut(&Tunnel, bool, &[u8], usize)) -> bool {
+    /// leaves the train idle. False: the tunnel's counters are used up, something was dropped.
+    pub fn flush(&mut self, mut send: impl FnMut(&UdpPath, bool, &[u8], usize)) -> bool {
         self.close();
         let Some(task) = self.task.take() else {
             return true;
@@ -350,7 +363,7 @@ impl Lane {
         let mut start = 0;
         while let Some(run) = Run::first_of(start, rest) {
             send(
-                &task.tunnel,
+                &task.path,
                 task.is_df,
                 &self.buffer[start..run.end],
                 run.datagram_bytes,

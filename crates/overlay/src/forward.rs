@@ -2,7 +2,7 @@
 //! (spec/sleeve.md 5, 8 and 9). Data-plane threads and the simulator decide with the same functions.
 //!
 //! A captured frame: `decide_captured`. A frame out of a datagram: `decide_received`. Each copy to a
-//! neighbour: `tunnel_to`, then `choose_path`.
+//! neighbour: `carrier_to`, then `choose_path`.
 
 pub mod capture;
 pub mod egress;
@@ -10,14 +10,17 @@ pub mod merging;
 pub mod program;
 pub mod receive;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wire::PeerName;
 use wire::ethernet::{ETHERNET_HEADER_BYTES, EthernetView, MacAddr};
 use wire::sleeve::{FrameClass, classify_frame, is_all_zero};
 
+use crate::kind::Lane;
 use crate::mac::MacTable;
-use crate::table::{ForwardingTable, SpecialKind, Tunnel};
+use crate::sleeve::lane::{SleeveLane, SpecialKind};
+use crate::table::{ForwardingTable, Neighbour};
 
 /// Length of an Ethernet header, bytes.
 pub const ETHERNET_BYTES: usize = ETHERNET_HEADER_BYTES;
@@ -186,14 +189,14 @@ pub fn decide_captured<'t>(
     }
     match macs.lookup(destination) {
         Some(peer) if peer == table.us => Captured::Drop(DropReason::LocalDestination),
-        Some(peer) => match table.unicast.get(&peer) {
+        Some(peer) => match table.routes.unicast.get(&peer) {
             Some(&next_hop) => Captured::Unicast {
                 destination: peer,
                 next_hop,
             },
             None => Captured::Drop(DropReason::NoRoute),
         },
-        None => Captured::Broadcast(copies(table, table.us)),
+        None => Captured::Broadcast(table.routes.copies(table.us)),
     }
 }
 
@@ -201,7 +204,7 @@ pub fn decide_captured<'t>(
 pub fn decide_received<'t>(
     table: &'t ForwardingTable,
     macs: &MacTable,
-    via: &Tunnel,
+    via: &Neighbour,
     origin: PeerName,
     destination: PeerName,
     frame: &[u8],
@@ -209,7 +212,7 @@ pub fn decide_received<'t>(
     let Some(ethernet) = EthernetView::new(frame) else {
         return Received::Drop(DropReason::MalformedFrame);
     };
-    if !table.peers.contains(&origin) || !table.peers.contains(&destination) {
+    if !table.routes.knows(origin) || !table.routes.knows(destination) {
         return Received::Drop(DropReason::UnknownPeer);
     }
     if let Some(special) = classify_special(frame) {
@@ -223,7 +226,7 @@ pub fn decide_received<'t>(
         return Received::Drop(DropReason::OwnOrigin);
     }
     if destination != table.us {
-        return match table.unicast.get(&destination) {
+        return match table.routes.unicast.get(&destination) {
             None => Received::Drop(DropReason::NoRoute),
             Some(&next_hop) if next_hop == via.remote => Received::Drop(DropReason::RelayLoop),
             Some(&next_hop) => Received::Relay { next_hop },
@@ -231,12 +234,12 @@ pub fn decide_received<'t>(
     }
     let is_local = macs.lookup(ethernet.destination()) == Some(table.us);
     Received::Deliver {
-        pass_on: if is_local { &[] } else { copies(table, origin) },
+        pass_on: if is_local {
+            &[]
+        } else {
+            table.routes.copies(origin)
+        },
     }
-}
-
-fn copies(table: &ForwardingTable, origin: PeerName) -> &[PeerName] {
-    table.broadcast.get(&origin).map_or(&[], Vec::as_slice)
 }
 
 /// `None` for traffic; `Some(None)` for a special frame whose bytes are not all zero as they must be.
@@ -252,16 +255,28 @@ fn classify_special(frame: &[u8]) -> Option<Option<SpecialKind>> {
     }
 }
 
-/// The tunnel to a next hop, if it may carry a frame now.
-pub fn tunnel_to(table: &ForwardingTable, next_hop: PeerName) -> Result<&Arc<Tunnel>, DropReason> {
-    let tunnel = table.tunnels.get(&next_hop).ok_or(DropReason::NoTunnel)?;
-    if !tunnel.carries_traffic {
-        return Err(DropReason::NoTunnel);
-    }
-    if tunnel.remote_address.is_none() {
-        return Err(DropReason::AwaitingContact);
-    }
-    Ok(tunnel)
+/// A next hop and the lane that carries a frame there now.
+#[derive(Debug, Clone, Copy)]
+pub struct Carrier<'t> {
+    /// The next hop.
+    pub neighbour: &'t Arc<Neighbour>,
+    /// The chosen lane.
+    pub lane: &'t Lane,
+    /// Where its datagrams go.
+    pub to: SocketAddr,
+}
+
+/// The way to a next hop, if it may carry a frame now.
+pub fn carrier_to(table: &ForwardingTable, next_hop: PeerName) -> Result<Carrier<'_>, DropReason> {
+    let neighbour = table.neighbours.get(&next_hop);
+    let neighbour = neighbour.ok_or(DropReason::NoTunnel)?;
+    let lane = &**neighbour.carrier().ok_or(DropReason::NoTunnel)?;
+    let to = lane.remote_address().ok_or(DropReason::AwaitingContact)?;
+    Ok(Carrier {
+        neighbour,
+        lane,
+        to,
+    })
 }
 
 /// What the IP layer of a frame says about fragmentation (VLAN-tagged frames count as non-IP).
@@ -301,15 +316,15 @@ pub enum Path {
     Drop(DropReason),
 }
 
-/// Chooses the path of a frame of `frame_bytes` over `tunnel`.
-pub fn choose_path(class: IpClass, frame_bytes: usize, tunnel: &Tunnel, is_copy: bool) -> Path {
-    let fits = frame_bytes <= tunnel.mtu_bytes.saturating_add(ETHERNET_BYTES);
+/// Chooses the path of a frame of `frame_bytes` over `lane`.
+pub fn choose_path(class: IpClass, frame_bytes: usize, lane: &SleeveLane, is_copy: bool) -> Path {
+    let fits = frame_bytes <= lane.mtu_bytes.saturating_add(ETHERNET_BYTES);
     match class {
         IpClass::DontFragment if fits => Path::Df,
         IpClass::DontFragment if is_copy => Path::Drop(DropReason::TooBigBroadcast),
         IpClass::DontFragment => Path::AnswerTooBig,
         IpClass::NonIp => Path::NonDf,
-        IpClass::MayFragment if tunnel.stack_frag => Path::NonDf,
+        IpClass::MayFragment if lane.stack_frag => Path::NonDf,
         IpClass::MayFragment if fits => Path::Df,
         IpClass::MayFragment => Path::Fragment,
     }

@@ -12,11 +12,13 @@ pub mod datagram;
 pub mod forward;
 pub mod fragment;
 pub mod icmp;
+pub mod kind;
 pub mod mac;
 pub mod merge;
 pub mod mss;
 pub mod overlay;
 pub mod pmtu;
+pub mod protection;
 pub mod replay;
 pub mod segment;
 pub mod sleeve;
@@ -25,4 +27,4 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use overlay::{ConnectionParams, Overlay, OverlayOutput, Protection, TunnelStatus};
+pub use overlay::{ConnectionParams, Overlay, OverlayOutput, TunnelStatus};

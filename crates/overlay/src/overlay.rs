@@ -6,33 +6,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nacl::SessionKey;
 use tracing::debug;
 use wire::message::OverlayControl;
 use wire::{LinkId, PeerName};
 
+use crate::kind::{Kind, Lane, Lanes, Probe, TunnelEvent};
+use crate::protection::{Cipher, Protection};
 use crate::sleeve::SleeveConfig;
-use crate::switch::{Switch, SwitchError, SwitchOutput, TunnelKind};
-use crate::table::{Cipher, Probe, Tunnel, TunnelEvent};
-
-/// How a connection's data plane is protected. Decided by the mesh (password, trust), never here.
-#[derive(Clone)]
-pub enum Protection {
-    /// In clear: no password, or mutually trusted.
-    Clear,
-    /// Sealed under this key.
-    Sealed(Arc<SessionKey>, Cipher),
-}
-
-impl Protection {
-    /// What seals datagrams, if anything does.
-    pub const fn cipher(&self) -> Option<Cipher> {
-        match self {
-            Self::Clear => None,
-            Self::Sealed(_, cipher) => Some(*cipher),
-        }
-    }
-}
+use crate::sleeve::lane::SleeveLane;
+use crate::switch::{Switch, SwitchError, SwitchOutput};
+use crate::table::Neighbour;
 
 /// What the overlay needs to know about a connection.
 #[derive(Clone)]
@@ -79,8 +62,8 @@ pub enum OverlayOutput {
     },
     /// Have a special frame sent, after publishing earlier changes.
     Probe(Probe),
-    /// [`Overlay::tunnels`] changed.
-    TunnelsChanged,
+    /// [`Overlay::neighbours`] changed.
+    NeighboursChanged,
 }
 
 /// The overlay's view of one connection, for status.
@@ -105,6 +88,8 @@ struct Connection {
     outbound: bool,
     protection: Protection,
     switch: Switch,
+    /// What was published last.
+    published: Option<Arc<Neighbour>>,
     /// When it wants to be called, as noted in the overlay's timetable.
     due: Option<(Instant, &'static str)>,
 }
@@ -117,7 +102,7 @@ struct Connection {
 /// Invariant: at most one connection per remote is registered, the newest; only registered ones
 /// have a tunnel published and send special frames.
 pub struct Overlay {
-    kinds: Vec<TunnelKind>,
+    kinds: Vec<Kind>,
     connections: BTreeMap<LinkId, Connection>,
     registered: BTreeMap<PeerName, LinkId>,
     /// What each connection is due for.
@@ -129,7 +114,7 @@ impl Overlay {
     /// No connections yet. `kinds` is our list in order of preference; what it leaves out is never
     /// used, except sleeve in compatibility mode: towards peers that announce no list, and towards
     /// everybody if ours is empty.
-    pub fn new(kinds: Vec<TunnelKind>) -> Self {
+    pub fn new(kinds: Vec<Kind>) -> Self {
         Self {
             kinds,
             connections: BTreeMap::new(),
@@ -140,7 +125,7 @@ impl Overlay {
     }
 
     /// Value of the `Overlays` handshake feature, in order.
-    pub fn announced(kinds: &[TunnelKind]) -> Vec<String> {
+    pub fn announced(kinds: &[Kind]) -> Vec<String> {
         kinds.iter().map(|kind| kind.name().to_owned()).collect()
     }
 
@@ -171,12 +156,13 @@ impl Overlay {
             outbound: params.outbound,
             protection: params.protection,
             switch,
+            published: None,
             due: None,
         };
         self.registered.insert(params.remote, link);
         let earlier = self.connections.insert(link, connection);
         assert!(earlier.is_none(), "a connection is added once");
-        self.outputs.push_back(OverlayOutput::TunnelsChanged);
+        self.outputs.push_back(OverlayOutput::NeighboursChanged);
         self.drain(link);
     }
 
@@ -190,7 +176,7 @@ impl Overlay {
         }
         if self.registered.get(&connection.remote) == Some(&link) {
             self.registered.remove(&connection.remote);
-            self.outputs.push_back(OverlayOutput::TunnelsChanged);
+            self.outputs.push_back(OverlayOutput::NeighboursChanged);
         }
     }
 
@@ -204,29 +190,17 @@ impl Overlay {
 
     /// News from the data plane. Late news about tunnels that are gone is ignored.
     pub fn handle_tunnel_event(&mut self, event: TunnelEvent, now: Instant) {
-        let (TunnelEvent::Special { link, .. }
-        | TunnelEvent::TooBig { link, .. }
-        | TunnelEvent::CounterExhausted { link }) = event;
-        if !self.has_tunnel(link) {
+        let TunnelEvent { link, event } = event;
+        if !self.is_registered(link) {
             debug!(
                 link = link.number(),
                 "ignoring event of a tunnel that is gone"
             );
             return;
         }
-        let connection = self
-            .connections
-            .get_mut(&link)
-            .expect("registered connections are live");
-        match event {
-            TunnelEvent::Special { from, kind, .. } => {
-                connection.switch.handle_special(from, kind, now);
-            }
-            TunnelEvent::TooBig { path_mtu_bytes, .. } => {
-                connection.switch.handle_too_big(path_mtu_bytes, now);
-            }
-            TunnelEvent::CounterExhausted { .. } => connection.switch.handle_counter_exhausted(),
-        }
+        let connection = self.connections.get_mut(&link);
+        let connection = connection.expect("registered connections are live");
+        connection.switch.handle_event(event, now);
         self.drain(link);
     }
 
@@ -251,20 +225,20 @@ impl Overlay {
         self.outputs.pop_front()
     }
 
-    /// The sleeve tunnel of each neighbour, to be published.
-    pub fn tunnels(&self) -> BTreeMap<PeerName, Arc<Tunnel>> {
-        let tunnel = |(remote, link): (&PeerName, &LinkId)| {
-            let connection = self
-                .connections
-                .get(link)
-                .expect("registered connections are live");
-            Some((*remote, Arc::new(connection.tunnel(*link)?)))
+    /// Each registered connection, to be published. What did not change since the last call is the
+    /// same as then.
+    pub fn neighbours(&mut self) -> BTreeMap<PeerName, Arc<Neighbour>> {
+        let connections = &mut self.connections;
+        let neighbour = |(remote, link): (&PeerName, &LinkId)| {
+            let connection = connections.get_mut(link);
+            let connection = connection.expect("registered connections are live");
+            (*remote, connection.publish(*link))
         };
-        self.registered.iter().filter_map(tunnel).collect()
+        self.registered.iter().map(neighbour).collect()
     }
 
-    /// Whether [`Self::tunnels`] has this one.
-    pub fn has_tunnel(&self, link: LinkId) -> bool {
+    /// Whether [`Self::neighbours`] has this one.
+    pub fn is_registered(&self, link: LinkId) -> bool {
         let connection = self.connections.get(&link);
         connection.is_some_and(|connection| self.registered.get(&connection.remote) == Some(&link))
     }
@@ -289,17 +263,17 @@ impl Overlay {
 
     /// Follows what a connection's switch says, and notes when it wants to be called next.
     fn drain(&mut self, link: LinkId) {
-        let registered = self.has_tunnel(link);
+        let registered = self.is_registered(link);
         let Some(connection) = self.connections.get_mut(&link) else {
             return;
         };
         while let Some(output) = connection.switch.poll_output() {
             let output = match output {
                 SwitchOutput::Control(control) => OverlayOutput::SendControl { link, control },
-                SwitchOutput::Probe(kind) if registered => {
-                    OverlayOutput::Probe(Probe { link, kind })
+                SwitchOutput::Probe(probe) if registered => {
+                    OverlayOutput::Probe(Probe { link, probe })
                 }
-                SwitchOutput::Changed if registered => OverlayOutput::TunnelsChanged,
+                SwitchOutput::Changed if registered => OverlayOutput::NeighboursChanged,
                 SwitchOutput::Probe(_) | SwitchOutput::Changed => continue,
                 SwitchOutput::Established => OverlayOutput::Established { link },
                 SwitchOutput::Failed(error) => OverlayOutput::Failed { link, error },
@@ -318,24 +292,32 @@ impl Overlay {
 }
 
 impl Connection {
-    fn tunnel(&self, link: LinkId) -> Option<Tunnel> {
-        let sleeve = self.switch.sleeve()?;
-        Some(Tunnel {
+    /// What is to be published; the same as last time if nothing changed.
+    fn publish(&mut self, link: LinkId) -> Arc<Neighbour> {
+        let neighbour = Neighbour {
             link,
             remote: self.remote,
-            key: match &self.protection {
-                Protection::Clear => None,
-                Protection::Sealed(key, _) => Some(Arc::clone(key)),
-            },
-            cipher: self.protection.cipher().unwrap_or_default(),
-            outbound: self.outbound,
-            remote_address: sleeve.remote_address(),
-            carries_traffic: self.switch.best() == Some(TunnelKind::Sleeve),
-            mtu_bytes: sleeve.mtu_bytes(),
-            max_payload_bytes: sleeve.max_payload_bytes(),
-            exceeds_kernel_mtu: sleeve.exceeds_kernel(),
-            stack_frag: sleeve.stack_frag(),
-        })
+            lanes: self.lanes(),
+            chosen: self.switch.best(),
+        };
+        let published = self.published.take().filter(|last| **last == neighbour);
+        let published = published.unwrap_or_else(|| Arc::new(neighbour));
+        Arc::clone(self.published.insert(published))
+    }
+
+    fn lanes(&self) -> Lanes {
+        let sleeve = self.switch.sleeve().map(|sleeve| {
+            Lane::Sleeve(SleeveLane {
+                protection: self.protection.clone(),
+                outbound: self.outbound,
+                remote_address: sleeve.remote_address(),
+                mtu_bytes: sleeve.mtu_bytes(),
+                max_payload_bytes: sleeve.max_payload_bytes(),
+                exceeds_kernel_mtu: sleeve.exceeds_kernel(),
+                stack_frag: sleeve.stack_frag(),
+            })
+        });
+        sleeve.into_iter().collect()
     }
 
     fn status(&self, link: LinkId) -> TunnelStatus {
@@ -343,7 +325,7 @@ impl Connection {
         TunnelStatus {
             link,
             remote: self.remote,
-            name: self.switch.best().map_or("none", TunnelKind::name),
+            name: self.switch.best().map_or("none", Kind::name),
             cipher: self.protection.cipher(),
             mtu_bytes: mtu,
             reason: self.switch.reason(),
@@ -354,7 +336,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::{ProbeKind, SpecialKind};
+    use crate::sleeve::lane::{SleeveEvent, SleeveProbe, SpecialKind};
 
     const BRAVO: PeerName = PeerName::from_u64(0x0200_0000_0b02);
 
@@ -377,7 +359,7 @@ mod tests {
     }
 
     fn overlay() -> Overlay {
-        Overlay::new(vec![TunnelKind::Sleeve])
+        Overlay::new(vec![Kind::Sleeve])
     }
 
     fn drain(overlay: &mut Overlay) -> Vec<OverlayOutput> {
@@ -385,13 +367,10 @@ mod tests {
     }
 
     fn heartbeat(tunnel: u64, uid: u64) -> OverlayOutput {
-        let kind = ProbeKind::Heartbeat {
+        let probe = SleeveProbe::Heartbeat {
             connection_uid: uid,
         };
-        OverlayOutput::Probe(Probe {
-            link: LinkId::outbound(tunnel),
-            kind,
-        })
+        OverlayOutput::Probe(probe.on(LinkId::outbound(tunnel)))
     }
 
     fn control(tag: u8, body: &[u8]) -> OverlayControl {
@@ -407,11 +386,11 @@ mod tests {
         let mut overlay = overlay();
         overlay.handle_connection_added(params(1, Some("sleeve")), base());
         let outputs = drain(&mut overlay);
-        assert_eq!(outputs.first(), Some(&OverlayOutput::TunnelsChanged));
+        assert_eq!(outputs.first(), Some(&OverlayOutput::NeighboursChanged));
         assert_eq!(outputs.last(), Some(&heartbeat(1, 1)));
-        let tunnels = overlay.tunnels();
-        assert_eq!(tunnels[&BRAVO].mtu_bytes, 65535);
-        assert!(tunnels[&BRAVO].carries_traffic);
+        let neighbours = overlay.neighbours();
+        let carrier = neighbours[&BRAVO].carrier().unwrap();
+        assert_eq!((carrier.kind(), carrier.mtu_bytes()), (Kind::Sleeve, 65535));
     }
 
     #[test]
@@ -435,25 +414,21 @@ mod tests {
         overlay.handle_connection_added(params(1, Some("sleeve")), now);
         overlay.handle_connection_added(params(2, Some("sleeve")), now);
         drain(&mut overlay);
-        assert_eq!(overlay.tunnels()[&BRAVO].link, LinkId::outbound(2));
+        assert_eq!(overlay.neighbours()[&BRAVO].link, LinkId::outbound(2));
         let kind = SpecialKind::Heartbeat { connection_uid: 1 };
         let from = "192.0.2.2:6783".parse().unwrap();
-        let late = TunnelEvent::Special {
-            link: LinkId::outbound(1),
-            from,
-            kind,
-        };
-        overlay.handle_tunnel_event(late, now);
+        let late = SleeveEvent::Special { from, kind };
+        overlay.handle_tunnel_event(late.on(LinkId::outbound(1)), now);
         assert_eq!(drain(&mut overlay), [], "the older tunnel is deaf");
         let (at, _) = overlay.poll_timeout().unwrap();
         overlay.handle_timeout(at);
         assert_eq!(drain(&mut overlay), [heartbeat(2, 2)], "and mute");
         overlay.handle_connection_removed(LinkId::outbound(1));
         assert_eq!(drain(&mut overlay), []);
-        assert_eq!(overlay.tunnels().len(), 1);
+        assert_eq!(overlay.neighbours().len(), 1);
         overlay.handle_connection_removed(LinkId::outbound(2));
-        assert_eq!(drain(&mut overlay), [OverlayOutput::TunnelsChanged]);
-        assert!(overlay.tunnels().is_empty());
+        assert_eq!(drain(&mut overlay), [OverlayOutput::NeighboursChanged]);
+        assert!(overlay.neighbours().is_empty());
     }
 
     #[test]
@@ -465,7 +440,7 @@ mod tests {
         let kind = SpecialKind::Heartbeat { connection_uid: 1 };
         let from = "192.0.2.2:6783".parse().unwrap();
         let link = LinkId::outbound(1);
-        overlay.handle_tunnel_event(TunnelEvent::Special { link, from, kind }, now);
+        overlay.handle_tunnel_event(SleeveEvent::Special { from, kind }.on(link), now);
         let control_1 = OverlayOutput::SendControl {
             link,
             control: control(1, &[]),
@@ -473,33 +448,25 @@ mod tests {
         assert_eq!(drain(&mut overlay), [control_1]);
         overlay.handle_control(link, &control(1, &[]), now);
         assert!(drain(&mut overlay).contains(&OverlayOutput::Established { link }));
-        overlay.handle_tunnel_event(
-            TunnelEvent::TooBig {
-                link,
-                path_mtu_bytes: 1500,
-            },
-            now,
-        );
-        let test = Probe {
-            link,
-            kind: ProbeKind::MtuTest { frame_bytes: 1452 },
+        let too_big = SleeveEvent::TooBig {
+            path_mtu_bytes: 1500,
         };
-        let expected = [OverlayOutput::TunnelsChanged, OverlayOutput::Probe(test)];
+        overlay.handle_tunnel_event(too_big.on(link), now);
+        let test = SleeveProbe::MtuTest { frame_bytes: 1452 }.on(link);
+        let expected = [OverlayOutput::NeighboursChanged, OverlayOutput::Probe(test)];
         assert_eq!(drain(&mut overlay), expected);
         overlay.handle_control(link, &control(3, &1438u16.to_be_bytes()), now);
         overlay.handle_control(link, &control(2, &[]), now);
-        let tunnels = overlay.tunnels();
-        assert_eq!(
-            (tunnels[&BRAVO].mtu_bytes, tunnels[&BRAVO].stack_frag),
-            (1438, true)
-        );
+        let neighbours = overlay.neighbours();
+        let lane = neighbours[&BRAVO].lanes.sleeve().unwrap();
+        assert_eq!((lane.mtu_bytes, lane.stack_frag), (1438, true));
         let status = overlay.status();
         assert_eq!(
             (status[0].name, status[0].reason),
             ("sleeve", "only-common")
         );
         drain(&mut overlay);
-        overlay.handle_tunnel_event(TunnelEvent::CounterExhausted { link }, now);
+        overlay.handle_tunnel_event(SleeveEvent::CounterExhausted.on(link), now);
         let outputs = drain(&mut overlay);
         assert!(
             matches!(outputs.last(), Some(OverlayOutput::Failed { .. })),

@@ -10,6 +10,8 @@
 //!      60 s without a valid heartbeat, or counters used up, in either: failed, for good
 //! ```
 
+pub mod lane;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ use tracing::{debug, info};
 
 use crate::forward::ETHERNET_BYTES;
 use crate::pmtu::{PathMtu, PmtuOutput};
-use crate::table::{ProbeKind, SpecialKind};
+use crate::sleeve::lane::{SleeveEvent, SleeveProbe, SpecialKind};
 
 /// Heartbeat interval until the far end has acknowledged one.
 pub const FAST_HEARTBEAT: Duration = Duration::from_millis(500);
@@ -58,7 +60,7 @@ pub enum SleeveOutput {
         body: Vec<u8>,
     },
     /// Send a special frame.
-    Probe(ProbeKind),
+    Probe(SleeveProbe),
     /// The far end hears us; said once.
     Established,
     /// Address, MTU or fragmentation state changed: publish before later probes.
@@ -133,6 +135,15 @@ impl Sleeve {
         self.dead_at = Some(now + HEARTBEAT_TIMEOUT);
         self.heartbeat_at = Some(now + FAST_HEARTBEAT);
         self.send_heartbeat();
+    }
+
+    /// News from the data plane.
+    pub fn handle_event(&mut self, event: SleeveEvent, now: Instant) {
+        match event {
+            SleeveEvent::Special { from, kind } => self.handle_special(from, kind, now),
+            SleeveEvent::TooBig { path_mtu_bytes } => self.handle_too_big(path_mtu_bytes, now),
+            SleeveEvent::CounterExhausted => self.handle_counter_exhausted(),
+        }
     }
 
     /// An authenticated special frame from the remote arrived.
@@ -342,7 +353,7 @@ impl Sleeve {
             match output {
                 PmtuOutput::Changed => self.outputs.push_back(SleeveOutput::Changed),
                 PmtuOutput::Test { frame_bytes } => {
-                    self.send_probe(ProbeKind::MtuTest { frame_bytes });
+                    self.send_probe(SleeveProbe::MtuTest { frame_bytes });
                 }
                 PmtuOutput::Verified => {
                     let mtu = self.pmtu.mtu_bytes();
@@ -356,7 +367,7 @@ impl Sleeve {
     }
 
     fn send_heartbeat(&mut self) {
-        self.send_probe(ProbeKind::Heartbeat {
+        self.send_probe(SleeveProbe::Heartbeat {
             connection_uid: self.config.uid,
         });
     }
@@ -366,10 +377,10 @@ impl Sleeve {
             self.stack_frag = false;
             self.outputs.push_back(SleeveOutput::Changed);
         }
-        self.send_probe(ProbeKind::FragmentationTest);
+        self.send_probe(SleeveProbe::FragmentationTest);
     }
 
-    fn send_probe(&mut self, kind: ProbeKind) {
+    fn send_probe(&mut self, kind: SleeveProbe) {
         if self.address.is_some() {
             self.outputs.push_back(SleeveOutput::Probe(kind));
         }

@@ -1,43 +1,20 @@
 //! The overlay switch of one connection: which tunnel kinds both ends have, which of them carries
 //! traffic, and why.
 //!
-//! Rules and messages: spec/fastdp.md 1. A kind plugs in as a variant of [`TunnelKind`] and of
+//! Rules and messages: spec/fastdp.md 1. A kind plugs in as a variant of [`Kind`] and of
 //! `Machine`; negotiation, choice and reasons already cover all kinds.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use tracing::{info, warn};
 use wire::message::OverlayControl;
 
+use crate::kind::{Kind, LaneEvent, LaneProbe};
 use crate::sleeve::{Sleeve, SleeveConfig, SleeveOutput};
-use crate::table::{ProbeKind, SpecialKind};
 
 /// Entries of a common list that an index byte can name.
 const COMMON_LIST_MAX: usize = 256;
-
-/// Kinds of tunnel, by the names announced in the handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TunnelKind {
-    /// WireGuard between Weft peers.
-    Wireguard,
-    /// VXLAN in the kernel.
-    Fastdp,
-    /// Datagrams in user space.
-    Sleeve,
-}
-
-impl TunnelKind {
-    /// The name both ends know it by.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Wireguard => "wireguard",
-            Self::Fastdp => "fastdp",
-            Self::Sleeve => "sleeve",
-        }
-    }
-}
 
 /// Why a connection has no tunnel (any more).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,11 +42,8 @@ pub struct Health {
 }
 
 /// Our list filtered by what the remote announced, in our order, or an error if nothing is left.
-pub fn common_kinds(
-    ours: &[TunnelKind],
-    theirs: &[String],
-) -> Result<Vec<TunnelKind>, SwitchError> {
-    let shared = |kind: &TunnelKind| theirs.iter().any(|name| name == kind.name());
+pub fn common_kinds(ours: &[Kind], theirs: &[String]) -> Result<Vec<Kind>, SwitchError> {
+    let shared = |kind: &Kind| theirs.iter().any(|name| name == kind.name());
     let common: Vec<_> = ours
         .iter()
         .copied()
@@ -91,7 +65,7 @@ pub fn choose(health: &[Health]) -> Option<usize> {
 }
 
 /// Why `choose` gave this answer: a stable word for people and scripts.
-pub fn reason(kinds: &[TunnelKind], health: &[Health], chosen: Option<usize>) -> &'static str {
+pub fn reason(kinds: &[Kind], health: &[Health], chosen: Option<usize>) -> &'static str {
     let Some(chosen) = chosen else {
         return "no-working-tunnel";
     };
@@ -106,17 +80,17 @@ pub fn reason(kinds: &[TunnelKind], health: &[Health], chosen: Option<usize>) ->
 }
 
 /// Why the preferred kind does not carry traffic.
-fn why_not(kind: TunnelKind, health: Health) -> &'static str {
+fn why_not(kind: Kind, health: Health) -> &'static str {
     match (kind, health.working, health.on_hold) {
-        (TunnelKind::Wireguard, false, _) => "wireguard-unusable",
-        (TunnelKind::Wireguard, true, true) => "wireguard-on-hold",
-        (TunnelKind::Wireguard, true, false) => "wireguard-not-established",
-        (TunnelKind::Fastdp, false, _) => "fastdp-unusable",
-        (TunnelKind::Fastdp, true, true) => "fastdp-on-hold",
-        (TunnelKind::Fastdp, true, false) => "fastdp-not-established",
-        (TunnelKind::Sleeve, false, _) => "sleeve-unusable",
-        (TunnelKind::Sleeve, true, true) => "sleeve-on-hold",
-        (TunnelKind::Sleeve, true, false) => "sleeve-not-established",
+        (Kind::Wireguard, false, _) => "wireguard-unusable",
+        (Kind::Wireguard, true, true) => "wireguard-on-hold",
+        (Kind::Wireguard, true, false) => "wireguard-not-established",
+        (Kind::Fastdp, false, _) => "fastdp-unusable",
+        (Kind::Fastdp, true, true) => "fastdp-on-hold",
+        (Kind::Fastdp, true, false) => "fastdp-not-established",
+        (Kind::Sleeve, false, _) => "sleeve-unusable",
+        (Kind::Sleeve, true, true) => "sleeve-on-hold",
+        (Kind::Sleeve, true, false) => "sleeve-not-established",
     }
 }
 
@@ -125,8 +99,8 @@ fn why_not(kind: TunnelKind, health: Health) -> &'static str {
 pub enum SwitchOutput {
     /// Send on the link.
     Control(OverlayControl),
-    /// Send a special frame over the sleeve tunnel.
-    Probe(ProbeKind),
+    /// Send this over the lane of its kind.
+    Probe(LaneProbe),
     /// The first tunnel works; said once.
     Established,
     /// What is published about this connection changed.
@@ -145,7 +119,7 @@ enum Machine {
 
 #[derive(Debug)]
 struct Entry {
-    kind: TunnelKind,
+    kind: Kind,
     health: Health,
     machine: Machine,
 }
@@ -167,13 +141,13 @@ impl Switch {
     /// Negotiates and prepares the tunnels of a connection. `theirs` is what the remote announced,
     /// `None` for compatibility mode.
     pub fn new(
-        ours: &[TunnelKind],
+        ours: &[Kind],
         theirs: Option<&[String]>,
         config: &SleeveConfig,
     ) -> Result<Self, SwitchError> {
         let kinds = match theirs {
             Some(theirs) => common_kinds(ours, theirs)?,
-            None => vec![TunnelKind::Sleeve],
+            None => vec![Kind::Sleeve],
         };
         let mut switch = Self {
             remote_label: config.remote_label.clone(),
@@ -225,19 +199,11 @@ impl Switch {
         self.drain_machines();
     }
 
-    /// A special frame arrived over the sleeve tunnel.
-    pub fn handle_special(&mut self, from: SocketAddr, kind: SpecialKind, now: Instant) {
-        self.each_sleeve(|sleeve| sleeve.handle_special(from, kind, now));
-    }
-
-    /// A DF send over the sleeve tunnel was refused.
-    pub fn handle_too_big(&mut self, path_mtu_bytes: usize, now: Instant) {
-        self.each_sleeve(|sleeve| sleeve.handle_too_big(path_mtu_bytes, now));
-    }
-
-    /// The sleeve tunnel has no datagram number left.
-    pub fn handle_counter_exhausted(&mut self) {
-        self.each_sleeve(Sleeve::handle_counter_exhausted);
+    /// News from the data plane about the lane of its kind.
+    pub fn handle_event(&mut self, event: LaneEvent, now: Instant) {
+        match event {
+            LaneEvent::Sleeve(event) => self.each_sleeve(|sleeve| sleeve.handle_event(event, now)),
+        }
     }
 
     /// Does what is due.
@@ -274,7 +240,7 @@ impl Switch {
     }
 
     /// The kind that carries traffic, or would if routes led here.
-    pub fn best(&self) -> Option<TunnelKind> {
+    pub fn best(&self) -> Option<Kind> {
         self.best.map(|best| self.entries[best].kind)
     }
 
@@ -287,7 +253,7 @@ impl Switch {
         }
     }
 
-    fn kinds(&self) -> Vec<TunnelKind> {
+    fn kinds(&self) -> Vec<Kind> {
         self.entries.iter().map(|entry| entry.kind).collect()
     }
 
@@ -325,7 +291,10 @@ impl Switch {
                 self.outputs
                     .push_back(SwitchOutput::Control(OverlayControl { index, tag, body }));
             }
-            SleeveOutput::Probe(kind) => self.outputs.push_back(SwitchOutput::Probe(kind)),
+            SleeveOutput::Probe(probe) => {
+                let probe = LaneProbe::Sleeve(probe);
+                self.outputs.push_back(SwitchOutput::Probe(probe));
+            }
             SleeveOutput::Changed => self.outputs.push_back(SwitchOutput::Changed),
             SleeveOutput::Established => {
                 self.entries[index].health.established = true;
@@ -382,9 +351,9 @@ impl Entry {
     }
 }
 
-fn prepare(kind: TunnelKind, config: &SleeveConfig) -> Entry {
+fn prepare(kind: Kind, config: &SleeveConfig) -> Entry {
     match kind {
-        TunnelKind::Sleeve => Entry {
+        Kind::Sleeve => Entry {
             kind,
             health: Health {
                 working: true,
@@ -392,7 +361,7 @@ fn prepare(kind: TunnelKind, config: &SleeveConfig) -> Entry {
             },
             machine: Machine::Sleeve(Box::new(Sleeve::new(config.clone()))),
         },
-        TunnelKind::Wireguard | TunnelKind::Fastdp => {
+        Kind::Wireguard | Kind::Fastdp => {
             let peer = &config.remote_label;
             warn!(
                 peer,

@@ -67,7 +67,7 @@ fn small_frame(destination: MacAddr) -> (VnetHeader, Vec<u8>) {
 
 #[test]
 fn steady_state_allocates_nothing() {
-    let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_| ()));
+    let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_, _| ()));
     let far = MacAddr([2, 0, 0, 0, 0, 3]);
     for host in [0, 2] {
         hosts[host].macs.write().unwrap().learn(far, name(3), 0);

@@ -5,19 +5,20 @@
 mod support;
 
 use overlay::forward::DropReason;
+use overlay::protection::Protection;
 use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use overlay::table::{SpecialKind, Tunnel, TunnelEvent};
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SpecialKind};
 use proptest::prelude::*;
 use support::{Buffers, Host, Run, name};
-use wire::LinkId;
 use wire::ethernet::{EthernetView, MacAddr, fold, sum};
 use wire::sleeve::{FRAME_HEADER_BYTES, Frames, write_frame_header};
+use wire::{LinkId, PeerName};
 
 const NEAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
 const FAR: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
 
-fn in_clear(tunnel: &mut Tunnel) {
-    tunnel.key = None;
+fn in_clear(_: PeerName, lane: &mut SleeveLane) {
+    lane.protection = Protection::Clear;
 }
 
 /// An IPv4 frame from NEAR to FAR with a payload of this size.
@@ -55,7 +56,7 @@ fn plain(frame: Vec<u8>) -> Vec<(VnetHeader, Vec<u8>)> {
 }
 
 /// Host 1, knowing that FAR is at host 3.
-fn sender(change: impl Fn(&mut Tunnel)) -> Host {
+fn sender(change: impl Fn(PeerName, &mut SleeveLane)) -> Host {
     let host = Host::new(1, change);
     host.macs.write().unwrap().learn(FAR, name(3), 0);
     host
@@ -72,7 +73,7 @@ fn answered_mtu(answer: &[u8]) -> (u16, &[u8]) {
 
 #[test]
 fn frame_with_df_that_is_too_big_is_answered_on_the_bridge() {
-    let (mut host, mut out) = (sender(|_| ()), Buffers::new(true));
+    let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.capture(&mut plain(frame(1395, true)), &mut out);
     assert!(out.runs.is_empty());
     let injected = out.injected.as_ref().unwrap();
@@ -83,7 +84,7 @@ fn frame_with_df_that_is_too_big_is_answered_on_the_bridge() {
 
 #[test]
 fn super_frame_whose_segments_are_too_big_is_answered_by_quoting_one() {
-    let (mut host, mut out) = (sender(|_| ()), Buffers::new(true));
+    let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.capture(&mut [super_frame(14_600, 1460, true)], &mut out);
     assert!(out.runs.is_empty());
     let injected = out.injected.as_ref().unwrap();
@@ -94,7 +95,7 @@ fn super_frame_whose_segments_are_too_big_is_answered_by_quoting_one() {
 
 #[test]
 fn super_frame_leaves_as_equal_datagrams_in_few_calls() {
-    let (mut host, mut out) = (sender(|_| ()), Buffers::new(true));
+    let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.capture(&mut [super_frame(44 * 1374, 1374, true)], &mut out);
     let sizes: Vec<_> = out
         .runs
@@ -107,10 +108,10 @@ fn super_frame_leaves_as_equal_datagrams_in_few_calls() {
 
 #[test]
 fn frame_without_df_goes_by_the_path_that_is_trusted() {
-    let (mut host, mut out) = (sender(|_| ()), Buffers::new(true));
+    let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.capture(&mut plain(frame(3000, false)), &mut out);
     assert_eq!((out.runs.len(), out.runs[0].is_df), (1, false));
-    let untrusted = |tunnel: &mut Tunnel| tunnel.stack_frag = false;
+    let untrusted = |_: PeerName, lane: &mut SleeveLane| lane.stack_frag = false;
     for frames in [
         plain(frame(3000, false)),
         vec![super_frame(3000, 1460, false)],
@@ -129,10 +130,10 @@ fn frame_without_df_goes_by_the_path_that_is_trusted() {
 
 #[test]
 fn relay_answers_a_frame_too_big_for_its_next_tunnel_back_to_the_origin() {
-    let wide = |tunnel: &mut Tunnel| {
-        if tunnel.remote == name(2) || tunnel.remote == name(1) {
-            tunnel.mtu_bytes = 8900;
-            tunnel.max_payload_bytes = 8958;
+    let wide = |remote: PeerName, lane: &mut SleeveLane| {
+        if remote == name(2) || remote == name(1) {
+            lane.mtu_bytes = 8900;
+            lane.max_payload_bytes = 8958;
         }
     };
     let (mut one, mut two) = (sender(wide), Host::new(2, wide));
@@ -149,8 +150,8 @@ fn relay_answers_a_frame_too_big_for_its_next_tunnel_back_to_the_origin() {
 
 /// Host 2 with a bridge for packets of 1000 bytes, and what it gives back for a frame of host 1.
 fn into_narrow_bridge(frame: Vec<u8>) -> (Host, Buffers, Buffers) {
-    let mut one = Host::new(1, |_| ());
-    let mut two = Host::new(2, |_| ());
+    let mut one = Host::new(1, |_, _| ());
+    let mut two = Host::new(2, |_, _| ());
     two.receive = overlay::forward::receive::ReceivePath::new(true).with_bridge_mtu(1000);
     one.macs.write().unwrap().learn(FAR, name(2), 0);
     two.macs.write().unwrap().learn(FAR, name(2), 0);
@@ -199,7 +200,7 @@ fn broadcast_too_big_for_the_bridge_is_not_answered() {
 
 #[test]
 fn broadcast_reaches_each_host_once_and_its_sender_never() {
-    let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_| ()));
+    let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_, _| ()));
     let [one, two, three] = &mut hosts;
     let (mut a, mut b, mut c) = (Buffers::new(true), Buffers::new(true), Buffers::new(true));
     let mut arp = frame(60, false);
@@ -218,7 +219,7 @@ fn broadcast_reaches_each_host_once_and_its_sender_never() {
 
 #[test]
 fn frame_of_an_address_known_elsewhere_is_not_captured() {
-    let (mut host, mut out) = (sender(|_| ()), Buffers::new(true));
+    let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.macs.write().unwrap().learn(NEAR, name(2), 0);
     host.capture(&mut plain(frame(60, true)), &mut out);
     assert_eq!(host.drops(), [(DropReason::Injected, 1)]);
@@ -227,7 +228,7 @@ fn frame_of_an_address_known_elsewhere_is_not_captured() {
 
 #[test]
 fn replayed_batch_is_dropped_whole() {
-    let (mut one, mut two) = (sender(|_| ()), Host::new(2, |_| ()));
+    let (mut one, mut two) = (sender(|_, _| ()), Host::new(2, |_, _| ()));
     let (mut a, mut b) = (Buffers::new(true), Buffers::new(true));
     one.capture(&mut [super_frame(20 * 1374, 1374, true)], &mut a);
     let mut again = Buffers::new(true);
@@ -284,11 +285,7 @@ fn frames_before_the_malformed_end_of_a_datagram_count() {
     let from = support::address();
     assert_eq!(
         out.events,
-        [TunnelEvent::Special {
-            link: LinkId::outbound(1),
-            from,
-            kind
-        }]
+        [SleeveEvent::Special { from, kind }.on(LinkId::outbound(1))]
     );
     assert_eq!(two.drops(), [(DropReason::MalformedDatagram, 1)]);
     let text = out.complaints[0].to_string();
@@ -358,7 +355,7 @@ proptest! {
         let header = VnetHeader {
             flags: 1, gso_type: gso, header_bytes, segment_bytes, checksum_start, checksum_offset,
         };
-        let mut host = sender(|tunnel| tunnel.stack_frag = stack_frag);
+        let mut host = sender(|_, lane| lane.stack_frag = stack_frag);
         let mut out = Buffers::new(true);
         host.capture(&mut [(header, frame)], &mut out);
         for run in &out.runs {

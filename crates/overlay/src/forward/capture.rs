@@ -113,7 +113,7 @@ impl CapturePath {
             .send(us, hop, envelope, outgoing, counters, outlet)
         {
             let frame = answer.frame();
-            tracing::debug!(mtu = hop.tunnel.mtu_bytes, peer = %destination, "sending ICMP 3,4");
+            tracing::debug!(mtu = hop.lane.mtu_bytes, peer = %destination, "sending ICMP 3,4");
             let whole = 0..frame.len();
             outlet.inject(&VnetHeader::default(), frame, std::slice::from_ref(&whole));
         }
@@ -124,7 +124,7 @@ impl CapturePath {
 fn clamp(program: &Program, verdict: Captured<'_>, frame: &mut [u8]) {
     let mut by = |hop: PeerName| {
         if let Ok(hop) = program.hop(hop) {
-            mss::clamp(frame, hop.tunnel.mtu_bytes);
+            mss::clamp(frame, hop.lane.mtu_bytes);
         }
     };
     match verdict {

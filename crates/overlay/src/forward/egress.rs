@@ -6,22 +6,22 @@ use std::ops::Range;
 use wire::PeerName;
 use wire::sleeve::{DatagramError, UDP_PAYLOAD_MAX_BYTES};
 
-use crate::datagram::{FrameTooBig, Lane};
+use crate::datagram::{FrameTooBig, Train, UdpPath};
 use crate::forward::program::{Counters, Hop};
 use crate::forward::{DropReason, IpClass, Path, choose_path};
 use crate::fragment::Fragmenter;
 use crate::icmp;
+use crate::kind::TunnelEvent;
 use crate::segment::{SuperFrame, VnetHeader};
-use crate::table::{Tunnel, TunnelEvent};
+use crate::sleeve::lane::SleeveEvent;
 
 /// Tunnels and paths that can batch at the same time; more make some flush early.
-const LANES: usize = 8;
+const TRAINS: usize = 8;
 
 /// What the pure paths need done: sockets and the TAP in a thread, vectors in a test.
 pub trait Outlet {
-    /// Sends datagrams, each of `datagram_bytes` but the last, which may be shorter, to
-    /// `tunnel.remote_address`.
-    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize);
+    /// Sends datagrams, each of `datagram_bytes` but the last, which may be shorter.
+    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize);
     /// Writes one frame, made of these ranges of the arena, to the TAP.
     fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]);
     /// Tells the control half.
@@ -66,8 +66,8 @@ impl Answer {
 
 /// Frames on their way out, batched per tunnel and path.
 pub struct Egress {
-    lanes: Vec<Lane>,
-    /// The lane to sacrifice when all are taken.
+    trains: Vec<Train>,
+    /// The train to sacrifice when all are taken.
     victim: usize,
     /// Room for one segment that must be cut again or quoted.
     scratch: Box<[u8]>,
@@ -82,9 +82,9 @@ impl Default for Egress {
 impl Egress {
     /// With all buffers allocated and idle.
     pub fn new() -> Self {
-        let lanes = (0..LANES).map(|_| Lane::new()).collect();
+        let trains = (0..TRAINS).map(|_| Train::new()).collect();
         Self {
-            lanes,
+            trains,
             victim: 0,
             scratch: vec![0; 65_536 + 14].into_boxed_slice(),
         }
@@ -102,12 +102,7 @@ impl Egress {
     ) -> Option<Answer> {
         let Outgoing { frame, cut } = outgoing;
         let frame_bytes = cut.map_or(frame.len(), SuperFrame::frame_bytes);
-        let path = choose_path(
-            IpClass::of(frame),
-            frame_bytes,
-            hop.tunnel,
-            envelope.is_copy,
-        );
+        let path = choose_path(IpClass::of(frame), frame_bytes, hop.lane, envelope.is_copy);
         let mut batch = Batch {
             us,
             hop,
@@ -130,7 +125,7 @@ impl Egress {
                     }
                 };
                 let mut bytes = [0; icmp::ANSWER_BYTES_MAX];
-                let len = icmp::frag_needed(first, hop.tunnel.mtu_bytes, &mut bytes)?;
+                let len = icmp::frag_needed(first, hop.lane.mtu_bytes, &mut bytes)?;
                 return Some(Answer { bytes, len });
             }
         }
@@ -139,8 +134,8 @@ impl Egress {
 
     /// Sends everything.
     pub fn flush(&mut self, counters: &Counters, outlet: &mut impl Outlet) {
-        for lane in &mut self.lanes {
-            flush_lane(lane, counters, outlet);
+        for train in &mut self.trains {
+            flush_train(train, counters, outlet);
         }
     }
 
@@ -156,11 +151,11 @@ impl Egress {
             return;
         };
         for index in 0..cut.count() {
-            let lane = self.append(batch, is_df, cut.frame_bytes_of(index), |out| {
+            let train = self.append(batch, is_df, cut.frame_bytes_of(index), |out| {
                 cut.write(frame, index, out);
             });
             // One segment, one datagram: equal sizes are what the kernel batches best.
-            lane.close();
+            train.close();
         }
     }
 
@@ -178,7 +173,7 @@ impl Egress {
     }
 
     fn append_fragments_of<O: Outlet>(&mut self, batch: &mut Batch<'_, O>, frame: &[u8]) {
-        let Some(mut cut) = Fragmenter::new(frame, batch.hop.tunnel.mtu_bytes) else {
+        let Some(mut cut) = Fragmenter::new(frame, batch.hop.lane.mtu_bytes) else {
             return batch.counters.count(DropReason::MalformedFrame);
         };
         while let Some(frame_bytes) = cut.next_bytes() {
@@ -188,26 +183,26 @@ impl Egress {
         }
     }
 
-    /// Appends to the lane of the batch's tunnel and this path, making room first.
+    /// Appends to the train of the batch's tunnel and this path, making room first.
     fn append<O: Outlet>(
         &mut self,
         batch: &mut Batch<'_, O>,
         is_df: bool,
         frame_bytes: usize,
         write: impl FnOnce(&mut [u8]),
-    ) -> &mut Lane {
-        let (link, lanes) = (batch.hop.session.link, &self.lanes);
-        let index = lanes.iter().position(|lane| lane.serves(link, is_df));
+    ) -> &mut Train {
+        let (link, trains) = (batch.hop.session.link, &self.trains);
+        let index = trains.iter().position(|train| train.serves(link, is_df));
         let index = index
-            .or_else(|| lanes.iter().position(Lane::is_idle))
+            .or_else(|| trains.iter().position(Train::is_idle))
             .unwrap_or_else(|| {
-                self.victim = (self.victim + 1) % LANES;
+                self.victim = (self.victim + 1) % TRAINS;
                 self.victim
             });
-        let lane = &mut self.lanes[index];
-        if !lane.serves(link, is_df) || !lane.has_room(frame_bytes) {
-            flush_lane(lane, batch.counters, batch.outlet);
-            lane.begin(batch.us, batch.hop.session, batch.hop.tunnel, is_df);
+        let train = &mut self.trains[index];
+        if !train.serves(link, is_df) || !train.has_room(frame_bytes) {
+            flush_train(train, batch.counters, batch.outlet);
+            train.begin(batch.us, batch.hop.session, batch.hop.path(), is_df);
         }
         let Envelope {
             origin,
@@ -215,7 +210,7 @@ impl Egress {
             ..
         } = batch.envelope;
         if let Err(FrameTooBig { limit_bytes }) =
-            lane.append(origin, destination, frame_bytes, write)
+            train.append(origin, destination, frame_bytes, write)
         {
             batch.counters.count(DropReason::TooBigDatagram);
             tracing::debug!(
@@ -224,7 +219,7 @@ impl Egress {
                 "dropping too big frame during forwarding"
             );
         }
-        lane
+        train
     }
 }
 
@@ -237,14 +232,14 @@ struct Batch<'a, O> {
     outlet: &'a mut O,
 }
 
-fn flush_lane(lane: &mut Lane, counters: &Counters, outlet: &mut impl Outlet) {
-    let Some(link) = lane.link() else { return };
-    let is_sent = lane.flush(|tunnel, is_df, bytes, datagram_bytes| {
+fn flush_train(train: &mut Train, counters: &Counters, outlet: &mut impl Outlet) {
+    let Some(link) = train.link() else { return };
+    let is_sent = train.flush(|path, is_df, bytes, datagram_bytes| {
         debug_assert!(bytes.len() <= UDP_PAYLOAD_MAX_BYTES, "one run is one call");
-        outlet.transmit(tunnel, is_df, bytes, datagram_bytes);
+        outlet.transmit(path, is_df, bytes, datagram_bytes);
     });
     if !is_sent {
         counters.count(DropReason::CounterExhausted);
-        outlet.report(TunnelEvent::CounterExhausted { link });
+        outlet.report(SleeveEvent::CounterExhausted.on(link));
     }
 }

@@ -1,14 +1,18 @@
 //! A forwarding snapshot made ready for the threads, and what they count.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use wire::{LinkId, PeerName};
 
 use crate::datagram::Session;
-use crate::forward::{DropReason, tunnel_to};
-use crate::table::{ForwardingTable, Tunnel};
+use crate::datagram::UdpPath;
+use crate::forward::{Carrier, DropReason, carrier_to};
+use crate::kind::Lane;
+use crate::sleeve::lane::SleeveLane;
+use crate::table::ForwardingTable;
 
 /// A snapshot together with the sessions of its tunnels.
 #[derive(Default)]
@@ -35,33 +39,40 @@ impl Compiler {
 
     /// The next program. Sessions of tunnels that are gone end with the last thread to let go.
     pub fn compile(&mut self, table: Arc<ForwardingTable>) -> Program {
-        let live: HashSet<LinkId> = table.tunnels.values().map(|tunnel| tunnel.link).collect();
+        let neighbours = table.neighbours.values();
+        let live: HashSet<LinkId> = neighbours.map(|neighbour| neighbour.link).collect();
         let retired = &mut self.retired;
-        self.sessions.retain(|id, _| {
-            let is_live = live.contains(id);
+        self.sessions.retain(|link, _| {
+            let is_live = live.contains(link);
             if !is_live {
-                retired.insert(*id);
+                retired.insert(*link);
             }
             is_live
         });
         let mut sessions = HashMap::new();
-        for (&remote, tunnel) in &table.tunnels {
-            if self.retired.contains(&tunnel.link) {
-                tracing::error!(?tunnel, "tunnel came back after it was removed; not used");
+        for (&remote, neighbour) in &table.neighbours {
+            let Some(lane) = neighbour.lanes.sleeve() else {
+                continue;
+            };
+            if self.retired.contains(&neighbour.link) {
+                tracing::error!(
+                    ?neighbour,
+                    "tunnel came back after it was removed; not used"
+                );
                 continue;
             }
             let session = self
                 .sessions
-                .entry(tunnel.link)
-                .or_insert_with(|| Arc::new(Session::new(tunnel)));
+                .entry(neighbour.link)
+                .or_insert_with(|| Arc::new(Session::new(neighbour.link, remote, lane)));
             sessions.insert(remote, Arc::clone(session));
         }
         Program { table, sessions }
     }
 
     /// The session of a live tunnel.
-    pub fn session(&self, id: LinkId) -> Option<&Arc<Session>> {
-        self.sessions.get(&id)
+    pub fn session(&self, link: LinkId) -> Option<&Arc<Session>> {
+        self.sessions.get(&link)
     }
 }
 
@@ -70,8 +81,22 @@ impl Compiler {
 pub struct Hop<'p> {
     /// Its session.
     pub session: &'p Arc<Session>,
-    /// Its tunnel as the snapshot has it.
-    pub tunnel: &'p Arc<Tunnel>,
+    /// Its lane as the snapshot has it.
+    pub lane: &'p SleeveLane,
+    /// Where its datagrams go.
+    pub to: SocketAddr,
+}
+
+impl Hop<'_> {
+    /// The path of its datagrams.
+    pub fn path(&self) -> UdpPath {
+        UdpPath {
+            link: self.session.link,
+            to: self.to,
+            max_payload_bytes: self.lane.max_payload_bytes,
+            exceeds_kernel_mtu: self.lane.exceeds_kernel_mtu,
+        }
+    }
 }
 
 impl Program {
@@ -82,9 +107,10 @@ impl Program {
 
     /// The way to a next hop, if it may carry a frame now.
     pub fn hop(&self, next_hop: PeerName) -> Result<Hop<'_>, DropReason> {
-        let tunnel = tunnel_to(&self.table, next_hop)?;
+        let Carrier { lane, to, .. } = carrier_to(&self.table, next_hop)?;
+        let Lane::Sleeve(lane) = lane;
         let session = self.sessions.get(&next_hop).ok_or(DropReason::NoTunnel)?;
-        Ok(Hop { session, tunnel })
+        Ok(Hop { session, lane, to })
     }
 }
 
@@ -128,26 +154,30 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::Cipher;
+    use crate::kind::{Kind, Lanes};
+    use crate::protection::Protection;
+    use crate::table::Neighbour;
 
     fn table(id: u64) -> Arc<ForwardingTable> {
         let remote = PeerName::from_u64(2);
-        let tunnel = Tunnel {
-            link: LinkId::outbound(id),
-            remote,
-            key: None,
-            cipher: Cipher::default(),
+        let lane = SleeveLane {
+            protection: Protection::Clear,
             outbound: false,
             remote_address: None,
-            carries_traffic: true,
             mtu_bytes: 1438,
             max_payload_bytes: 1472,
             exceeds_kernel_mtu: false,
             stack_frag: false,
         };
-        let tunnels = [(remote, Arc::new(tunnel))].into();
+        let neighbour = Neighbour {
+            link: LinkId::outbound(id),
+            remote,
+            lanes: Lanes::from_iter([Lane::Sleeve(lane)]),
+            chosen: Some(Kind::Sleeve),
+        };
+        let neighbours = [(remote, Arc::new(neighbour))].into();
         Arc::new(ForwardingTable {
-            tunnels,
+            neighbours,
             ..ForwardingTable::default()
         })
     }

@@ -18,7 +18,8 @@ use crate::mac::{Learned, MacTable};
 use crate::merge::Merger;
 use crate::mss;
 use crate::segment::VnetHeader;
-use crate::table::{Tunnel, TunnelEvent};
+use crate::sleeve::lane::{SleeveEvent, SleeveLane};
+use crate::table::Neighbour;
 
 /// What a batch of datagrams is judged by.
 #[derive(Clone, Copy)]
@@ -124,7 +125,7 @@ impl ReceivePath {
         range: Range<usize>,
         outlet: &mut impl Outlet,
     ) {
-        let (session, sender) = (via.session, via.tunnel.remote);
+        let (session, sender) = (via.session, via.neighbour.remote);
         match session.open(&mut arena[range.clone()]) {
             Ok(true) => {}
             Ok(false) => return scene.counters.count(DropReason::Replayed),
@@ -146,7 +147,7 @@ impl ReceivePath {
             let bytes = start + FRAME_HEADER_BYTES..start + FRAME_HEADER_BYTES + frame.frame.len();
             start = bytes.end;
             // What comes back takes this tunnel.
-            mss::clamp(&mut arena[bytes.clone()], via.tunnel.mtu_bytes);
+            mss::clamp(&mut arena[bytes.clone()], via.lane.mtu_bytes);
             self.handle_frame(scene, via, envelope, arena, bytes, outlet);
         }
     }
@@ -177,26 +178,26 @@ impl ReceivePath {
             Received::Relay { next_hop }
         } else {
             let macs = scene.macs.read().unwrap_or_else(PoisonError::into_inner);
-            decide_received(table, &macs, via.tunnel, origin, destination, frame)
+            decide_received(table, &macs, via.neighbour, origin, destination, frame)
         };
         match verdict {
             Received::Drop(reason) => counters.count(reason),
             Received::Special(kind) => {
-                outlet.report(TunnelEvent::Special {
-                    link: via.session.link,
+                let event = SleeveEvent::Special {
                     from: via.from,
                     kind,
-                });
+                };
+                outlet.report(event.on(via.session.link));
             }
             Received::Relay { next_hop } => {
                 if mss::is_syn(frame)
                     && let Ok(hop) = program.hop(next_hop)
                 {
-                    mss::clamp(&mut arena[range.clone()], hop.tunnel.mtu_bytes);
+                    mss::clamp(&mut arena[range.clone()], hop.lane.mtu_bytes);
                 }
                 let frame = &arena[range];
                 self.relayed = Some(Relayed {
-                    via: via.tunnel.remote,
+                    via: via.neighbour.remote,
                     envelope,
                     next_hop,
                 });
@@ -222,7 +223,7 @@ impl ReceivePath {
     ) {
         let frame = &arena[range.clone()];
         learn(scene, origin, frame);
-        for &hop in pass_on.iter().filter(|hop| **hop != via.tunnel.remote) {
+        for &hop in pass_on.iter().filter(|hop| **hop != via.neighbour.remote) {
             let envelope = Envelope {
                 origin,
                 destination: hop,
@@ -234,7 +235,7 @@ impl ReceivePath {
             && let Some(addresses) = frame.first_chunk()
         {
             self.recent = Some(Recent {
-                via: via.tunnel.remote,
+                via: via.neighbour.remote,
                 origin,
                 addresses: *addresses,
             });
@@ -247,7 +248,7 @@ impl ReceivePath {
         let (Some(recent), Some(header)) = (&self.recent, frame.first_chunk::<14>()) else {
             return false;
         };
-        recent.via == via.tunnel.remote
+        recent.via == via.neighbour.remote
             && recent.origin == origin
             && recent.addresses == header[..12]
     }
@@ -255,7 +256,7 @@ impl ReceivePath {
     /// Where the last frame went on to, if this one is of the same kind.
     fn relayed_to(&self, via: Via<'_>, envelope: Envelope, frame: &[u8]) -> Option<PeerName> {
         let last = self.relayed.as_ref()?;
-        let is_same = last.via == via.tunnel.remote
+        let is_same = last.via == via.neighbour.remote
             && last.envelope == envelope
             && classify_frame(frame) == FrameClass::Ordinary;
         is_same.then_some(last.next_hop)
@@ -360,7 +361,7 @@ impl ReceivePath {
             program, counters, ..
         } = scene;
         let us = program.table.us;
-        let Some(hop) = program.table.unicast.get(&back.destination) else {
+        let Some(hop) = program.table.routes.unicast.get(&back.destination) else {
             return counters.count(DropReason::NoRoute);
         };
         match program.hop(*hop) {
@@ -377,7 +378,8 @@ impl ReceivePath {
 #[derive(Clone, Copy)]
 struct Via<'a> {
     session: &'a Arc<Session>,
-    tunnel: &'a Arc<Tunnel>,
+    neighbour: &'a Neighbour,
+    lane: &'a SleeveLane,
     from: SocketAddr,
 }
 
@@ -392,20 +394,24 @@ fn find_sender<'a>(
         scene.counters.count(DropReason::ShortDatagram);
         return None;
     };
-    if let Some(via) = last.filter(|via| via.tunnel.remote == sender) {
+    if let Some(via) = last.filter(|via| via.neighbour.remote == sender) {
         return Some(via);
     }
     let program = scene.program;
-    let session = program.session(sender);
-    let Some((session, tunnel)) = session.zip(program.table.tunnels.get(&sender)) else {
-        scene.counters.count(DropReason::UnknownSender);
-        return None;
+    let known = || {
+        let neighbour = program.table.neighbours.get(&sender)?;
+        Some(Via {
+            session: program.session(sender)?,
+            neighbour,
+            lane: neighbour.lanes.sleeve()?,
+            from,
+        })
     };
-    Some(Via {
-        session,
-        tunnel,
-        from,
-    })
+    let via = known();
+    if via.is_none() {
+        scene.counters.count(DropReason::UnknownSender);
+    }
+    via
 }
 
 fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8]) {

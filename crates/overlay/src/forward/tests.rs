@@ -1,7 +1,9 @@
 //! Tests of the forwarding decision.
 
 use super::*;
-use crate::table::Cipher;
+use crate::kind::{Kind, Lanes};
+use crate::protection::Protection;
+use crate::table::Routes;
 use crate::testing::{sleeve_vectors, unhex};
 use wire::LinkId;
 
@@ -15,15 +17,11 @@ fn mac(n: u8) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, n])
 }
 
-fn tunnel(remote: u64) -> Tunnel {
-    Tunnel {
-        link: LinkId::outbound(remote),
-        remote: name(remote),
-        key: None,
-        cipher: Cipher::default(),
+fn lane() -> SleeveLane {
+    SleeveLane {
+        protection: Protection::Clear,
         outbound: true,
         remote_address: Some("192.0.2.1:6783".parse().unwrap()),
-        carries_traffic: true,
         mtu_bytes: 1438,
         max_payload_bytes: 1472,
         exceeds_kernel_mtu: false,
@@ -31,18 +29,31 @@ fn tunnel(remote: u64) -> Tunnel {
     }
 }
 
+fn neighbour(remote: u64) -> Neighbour {
+    Neighbour {
+        link: LinkId::outbound(remote),
+        remote: name(remote),
+        lanes: Lanes::from_iter([Lane::Sleeve(lane())]),
+        chosen: Some(Kind::Sleeve),
+    }
+}
+
 /// We are 1, neighbours 2 and 3; 4 is behind 3.
 fn table() -> ForwardingTable {
-    ForwardingTable {
-        us: name(US),
+    let routes = Routes {
         peers: (1..=4).map(name).collect(),
-        tunnels: [2, 3].map(|n| (name(n), Arc::new(tunnel(n)))).into(),
         unicast: [(2, 2), (3, 3), (4, 3)]
             .map(|(to, hop)| (name(to), name(hop)))
             .into(),
         broadcast: [(1, vec![2, 3]), (2, vec![3]), (3, vec![])]
             .map(|(from, hops)| (name(from), hops.into_iter().map(name).collect()))
             .into(),
+        ..Routes::default()
+    };
+    ForwardingTable {
+        us: name(US),
+        routes: Arc::new(routes),
+        neighbours: [2, 3].map(|n| (name(n), Arc::new(neighbour(n)))).into(),
     }
 }
 
@@ -93,7 +104,7 @@ fn captured_frame_that_must_stay_is_dropped() {
 #[test]
 fn received_frame_for_us_is_delivered_and_passed_on_unless_its_destination_is_local() {
     let (table, mut macs) = (table(), MacTable::new());
-    let via = tunnel(2);
+    let via = neighbour(2);
     let bytes = frame(mac(1), mac(2));
     let decide = |macs: &MacTable| {
         let verdict = decide_received(&table, macs, &via, name(2), name(US), &bytes);
@@ -115,7 +126,7 @@ fn received_frame_for_another_is_relayed_but_never_back() {
         decide_received(
             &table,
             &macs,
-            &tunnel(via),
+            &neighbour(via),
             name(origin),
             name(destination),
             &bytes,
@@ -135,7 +146,7 @@ fn special_frames_count_only_from_the_neighbour_to_us() {
         decide_received(
             &table,
             &macs,
-            &tunnel(2),
+            &neighbour(2),
             name(origin),
             name(destination),
             bytes,
@@ -167,32 +178,31 @@ fn special_frames_count_only_from_the_neighbour_to_us() {
 #[test]
 fn tunnel_must_exist_carry_traffic_and_have_an_address() {
     let mut table = table();
-    assert!(tunnel_to(&table, name(2)).is_ok());
-    assert_eq!(tunnel_to(&table, name(4)).err(), Some(DropReason::NoTunnel));
-    let silent = Tunnel {
-        carries_traffic: false,
-        ..tunnel(2)
+    assert!(carrier_to(&table, name(2)).is_ok());
+    let why_not = |table: &ForwardingTable, n| carrier_to(table, name(n)).err();
+    assert_eq!(why_not(&table, 4), Some(DropReason::NoTunnel));
+    let silent = Neighbour {
+        chosen: None,
+        ..neighbour(2)
     };
-    table.tunnels.insert(name(2), Arc::new(silent));
-    assert_eq!(tunnel_to(&table, name(2)).err(), Some(DropReason::NoTunnel));
-    let unheard = Tunnel {
+    table.neighbours.insert(name(2), Arc::new(silent));
+    assert_eq!(why_not(&table, 2), Some(DropReason::NoTunnel));
+    let mut unheard = neighbour(2);
+    unheard.lanes.insert(Lane::Sleeve(SleeveLane {
         remote_address: None,
-        ..tunnel(2)
-    };
-    table.tunnels.insert(name(2), Arc::new(unheard));
-    assert_eq!(
-        tunnel_to(&table, name(2)).err(),
-        Some(DropReason::AwaitingContact)
-    );
+        ..lane()
+    }));
+    table.neighbours.insert(name(2), Arc::new(unheard));
+    assert_eq!(why_not(&table, 2), Some(DropReason::AwaitingContact));
 }
 
 #[test]
 fn path_follows_df_bit_size_and_trust_in_fragmentation() {
     use IpClass::{DontFragment, MayFragment, NonIp};
-    let trusted = tunnel(2);
-    let untrusted = Tunnel {
+    let trusted = lane();
+    let untrusted = SleeveLane {
         stack_frag: false,
-        ..tunnel(2)
+        ..lane()
     };
     let (fits, big) = (1438 + 14, 1438 + 15);
     assert_eq!(choose_path(DontFragment, fits, &trusted, false), Path::Df);
@@ -227,7 +237,7 @@ fn vectors_classify_frames_as_the_original() {
             _ => IpClass::NonIp,
         };
         assert_eq!(IpClass::of(&bytes), expected, "{vector}");
-        let (table, macs, via) = (table(), MacTable::new(), tunnel(2));
+        let (table, macs, via) = (table(), MacTable::new(), neighbour(2));
         let verdict = decide_received(&table, &macs, &via, name(2), name(US), &bytes);
         let is_special = vector["expect"]["special"].as_bool().unwrap();
         assert_eq!(

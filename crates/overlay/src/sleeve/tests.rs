@@ -29,7 +29,7 @@ fn drain(sleeve: &mut Sleeve) -> Vec<SleeveOutput> {
 }
 
 fn heartbeat() -> SleeveOutput {
-    SleeveOutput::Probe(ProbeKind::Heartbeat {
+    SleeveOutput::Probe(SleeveProbe::Heartbeat {
         connection_uid: UID,
     })
 }
@@ -42,11 +42,11 @@ fn control(tag: u8) -> SleeveOutput {
 }
 
 fn mtu_test(frame_bytes: usize) -> SleeveOutput {
-    SleeveOutput::Probe(ProbeKind::MtuTest { frame_bytes })
+    SleeveOutput::Probe(SleeveProbe::MtuTest { frame_bytes })
 }
 
 fn fragmentation_test() -> SleeveOutput {
-    SleeveOutput::Probe(ProbeKind::FragmentationTest)
+    SleeveOutput::Probe(SleeveProbe::FragmentationTest)
 }
 
 fn hear(sleeve: &mut Sleeve, from: &str, now: Instant) -> Vec<SleeveOutput> {

@@ -2,13 +2,10 @@
 
 use super::*;
 use crate::sleeve::HEARTBEAT_TIMEOUT;
+use crate::sleeve::lane::{SleeveEvent, SpecialKind};
 
 const UID: u64 = 7;
-const ALL: [TunnelKind; 3] = [
-    TunnelKind::Wireguard,
-    TunnelKind::Fastdp,
-    TunnelKind::Sleeve,
-];
+const ALL: [Kind; 3] = [Kind::Wireguard, Kind::Fastdp, Kind::Sleeve];
 const BAD: Health = Health {
     working: false,
     on_hold: false,
@@ -39,7 +36,7 @@ fn names(list: &str) -> Vec<String> {
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-fn switch(ours: &[TunnelKind], theirs: Option<&str>) -> Result<Switch, SwitchError> {
+fn switch(ours: &[Kind], theirs: Option<&str>) -> Result<Switch, SwitchError> {
     let theirs = theirs.map(names);
     let config = SleeveConfig {
         remote_label: "02:00:00:00:0b:02(bravo)".into(),
@@ -63,6 +60,11 @@ fn control(index: Option<u8>, tag: u8) -> OverlayControl {
     }
 }
 
+fn heard(kind: SpecialKind) -> LaneEvent {
+    let from = "192.0.2.2:6783".parse().unwrap();
+    LaneEvent::Sleeve(SleeveEvent::Special { from, kind })
+}
+
 /// The control messages sent after a heartbeat was heard.
 fn controls_after_heartbeat(switch: &mut Switch) -> Vec<OverlayControl> {
     let now = base();
@@ -70,7 +72,7 @@ fn controls_after_heartbeat(switch: &mut Switch) -> Vec<OverlayControl> {
     let kind = SpecialKind::Heartbeat {
         connection_uid: UID,
     };
-    switch.handle_special("192.0.2.2:6783".parse().unwrap(), kind, now);
+    switch.handle_event(heard(kind), now);
     let control = |output| match output {
         SwitchOutput::Control(control) => Some(control),
         SwitchOutput::Probe(_)
@@ -84,17 +86,14 @@ fn controls_after_heartbeat(switch: &mut Switch) -> Vec<OverlayControl> {
 #[test]
 fn the_common_list_is_ours_filtered_by_theirs() {
     let common = common_kinds(&ALL, &names("sleeve unheard-of fastdp"));
-    assert_eq!(common, Ok(vec![TunnelKind::Fastdp, TunnelKind::Sleeve]));
-    assert_eq!(
-        common_kinds(&ALL, &names("sleeve")),
-        Ok(vec![TunnelKind::Sleeve])
-    );
+    assert_eq!(common, Ok(vec![Kind::Fastdp, Kind::Sleeve]));
+    assert_eq!(common_kinds(&ALL, &names("sleeve")), Ok(vec![Kind::Sleeve]));
 }
 
 #[test]
 fn nothing_in_common_is_an_error() {
     for theirs in ["", "awsvpc", "Sleeve"] {
-        let error = switch(&[TunnelKind::Sleeve], Some(theirs)).unwrap_err();
+        let error = switch(&[Kind::Sleeve], Some(theirs)).unwrap_err();
         assert_eq!(error.to_string(), "no overlays in common with peer");
     }
 }
@@ -114,7 +113,7 @@ fn established_ones_come_first_then_list_order() {
 
 #[test]
 fn reasons_are_stable_words() {
-    let two = [TunnelKind::Fastdp, TunnelKind::Sleeve];
+    let two = [Kind::Fastdp, Kind::Sleeve];
     let word = |health: [Health; 2]| reason(&two, &health, choose(&health));
     assert_eq!(word([UP, UP]), "preferred");
     assert_eq!(word([NEW, UP]), "fastdp-not-established");
@@ -128,18 +127,12 @@ fn reasons_are_stable_words() {
 #[test]
 fn the_index_is_that_of_the_common_list() {
     let cases = [
+        (switch(&[Kind::Sleeve], Some("fastdp sleeve")), Some(0)),
         (
-            switch(&[TunnelKind::Sleeve], Some("fastdp sleeve")),
-            Some(0),
-        ),
-        (
-            switch(
-                &[TunnelKind::Fastdp, TunnelKind::Sleeve],
-                Some("fastdp sleeve"),
-            ),
+            switch(&[Kind::Fastdp, Kind::Sleeve], Some("fastdp sleeve")),
             Some(1),
         ),
-        (switch(&[TunnelKind::Sleeve], None), None),
+        (switch(&[Kind::Sleeve], None), None),
     ];
     for (switch, index) in cases {
         assert_eq!(
@@ -156,10 +149,10 @@ fn control_establishes_the_connection_once() {
         (Some("sleeve"), Some(0), "only-common"),
         (None, None, "compatibility"),
     ] {
-        let mut switch = switch(&[TunnelKind::Sleeve], theirs).unwrap();
+        let mut switch = switch(&[Kind::Sleeve], theirs).unwrap();
         switch.confirm(now);
         assert_eq!(switch.reason(), "not-established");
-        assert_eq!(switch.best(), Some(TunnelKind::Sleeve));
+        assert_eq!(switch.best(), Some(Kind::Sleeve));
         switch.handle_control(&control(index, 1), now);
         switch.handle_control(&control(index, 1), now);
         let outputs = drain(&mut switch);
@@ -174,12 +167,8 @@ fn control_establishes_the_connection_once() {
 #[test]
 fn hostile_indices_are_ignored() {
     let now = base();
-    let mut plain = switch(
-        &[TunnelKind::Fastdp, TunnelKind::Sleeve],
-        Some("fastdp sleeve"),
-    )
-    .unwrap();
-    let mut compatible = switch(&[TunnelKind::Sleeve], None).unwrap();
+    let mut plain = switch(&[Kind::Fastdp, Kind::Sleeve], Some("fastdp sleeve")).unwrap();
+    let mut compatible = switch(&[Kind::Sleeve], None).unwrap();
     plain.confirm(now);
     compatible.confirm(now);
     drain(&mut plain);
@@ -204,7 +193,7 @@ fn a_dead_sleeve_fails_the_connection() {
         ),
         (None, "timed out waiting for UDP heartbeat"),
     ] {
-        let ours = [TunnelKind::Fastdp, TunnelKind::Sleeve];
+        let ours = [Kind::Fastdp, Kind::Sleeve];
         let mut switch = switch(&ours, theirs).unwrap();
         switch.confirm(now);
         drain(&mut switch);
@@ -219,11 +208,11 @@ fn a_dead_sleeve_fails_the_connection() {
 }
 
 /// What a switch sends after a special frame was heard, in wire form.
-fn wire_bytes(theirs: Option<&str>, ours: &[TunnelKind], kind: SpecialKind) -> Vec<u8> {
+fn wire_bytes(theirs: Option<&str>, ours: &[Kind], kind: SpecialKind) -> Vec<u8> {
     let now = base();
     let mut switch = switch(ours, theirs).unwrap();
     switch.confirm(now);
-    switch.handle_special("192.0.2.2:6783".parse().unwrap(), kind, now);
+    switch.handle_event(heard(kind), now);
     let mut outputs = drain(&mut switch).into_iter();
     outputs
         .find_map(|output| match output {

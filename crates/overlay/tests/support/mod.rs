@@ -7,14 +7,18 @@ use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
 use nacl::SessionKey;
+use overlay::datagram::UdpPath;
 use overlay::forward::DropReason;
 use overlay::forward::capture::CapturePath;
 use overlay::forward::egress::Outlet;
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
+use overlay::kind::{Kind, Lane, Lanes, TunnelEvent};
 use overlay::mac::MacTable;
+use overlay::protection::{Cipher, Protection};
 use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent};
+use overlay::sleeve::lane::SleeveLane;
+use overlay::table::{ForwardingTable, Neighbour, Routes};
 use wire::sleeve::DatagramError;
 use wire::{LinkId, PeerName};
 
@@ -65,11 +69,11 @@ impl Buffers {
 }
 
 impl Outlet for Buffers {
-    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
         let range = start..self.arena.len();
-        let to = tunnel.remote;
+        let to = far_end(path.link);
         self.runs.push(Run {
             to,
             range,
@@ -106,29 +110,39 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Host `us`; tunnels as `change` leaves them.
-    pub(crate) fn new(us: u64, change: impl Fn(&mut Tunnel)) -> Self {
-        let mut table = ForwardingTable {
-            us: name(us),
+    /// Host `us`; the lane to each neighbour as `change` leaves it.
+    pub(crate) fn new(us: u64, change: impl Fn(PeerName, &mut SleeveLane)) -> Self {
+        let mut routes = Routes {
             peers: (1..=3).map(name).collect(),
-            ..ForwardingTable::default()
+            ..Routes::default()
         };
         let near = [us - 1, us + 1].into_iter().filter(|n| (1..=3).contains(n));
         let near: Vec<u64> = near.collect();
-        for &other in &near {
-            let mut tunnel = tunnel(us, other);
-            change(&mut tunnel);
-            table.tunnels.insert(name(other), Arc::new(tunnel));
-        }
         for other in (1..=3).filter(|&n| n != us) {
             let next_hop = if other < us { us - 1 } else { us + 1 };
-            table.unicast.insert(name(other), name(next_hop));
+            routes.unicast.insert(name(other), name(next_hop));
             let onward = near.iter().filter(|&&n| (n < us) != (other < us));
             let onward = onward.map(|&n| name(n)).collect();
-            table.broadcast.insert(name(other), onward);
+            routes.broadcast.insert(name(other), onward);
         }
         let all = near.iter().map(|&n| name(n)).collect();
-        table.broadcast.insert(name(us), all);
+        routes.broadcast.insert(name(us), all);
+        let neighbour = |&other: &u64| {
+            let mut lane = lane(us, other);
+            change(name(other), &mut lane);
+            let neighbour = Neighbour {
+                link: LinkId::outbound(other),
+                remote: name(other),
+                lanes: Lanes::from_iter([Lane::Sleeve(lane)]),
+                chosen: Some(Kind::Sleeve),
+            };
+            (name(other), Arc::new(neighbour))
+        };
+        let table = ForwardingTable {
+            us: name(us),
+            routes: Arc::new(routes),
+            neighbours: near.iter().map(neighbour).collect(),
+        };
         Self {
             program: Compiler::new().compile(Arc::new(table)),
             macs: RwLock::new(MacTable::new()),
@@ -177,26 +191,32 @@ impl Host {
     }
 }
 
-/// An encrypted tunnel of host `us`, good for an underlay of 1500: between the first two hosts as
+/// The encrypted lane of host `us`, good for an underlay of 1500: between the first two hosts as
 /// the original does it, else as two Wefts do.
-fn tunnel(us: u64, other: u64) -> Tunnel {
-    Tunnel {
-        link: LinkId::outbound(other),
-        remote: name(other),
-        key: Some(Arc::new(SessionKey::from_bytes([us.min(other) as u8; 32]))),
-        cipher: if us + other == 3 {
-            Cipher::Secretbox
-        } else {
-            Cipher::AesGcm
-        },
+fn lane(us: u64, other: u64) -> SleeveLane {
+    let key = Arc::new(SessionKey::from_bytes([us.min(other) as u8; 32]));
+    let cipher = if us + other == 3 {
+        Cipher::Secretbox
+    } else {
+        Cipher::AesGcm
+    };
+    SleeveLane {
+        protection: Protection::Sealed(key, cipher),
         outbound: us < other,
         remote_address: Some(address()),
-        carries_traffic: true,
         mtu_bytes: 1414,
         max_payload_bytes: 1472,
         exceeds_kernel_mtu: false,
         stack_frag: true,
     }
+}
+
+/// The peer a link of these hosts leads to: its number.
+fn far_end(link: LinkId) -> PeerName {
+    (1..=3)
+        .map(name)
+        .find(|peer| LinkId::outbound(peer.to_u64()) == link)
+        .expect("a neighbour")
 }
 
 /// Where everybody is.
