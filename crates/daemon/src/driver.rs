@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use node::{Command, Input, Node, Output, Record, Reply, RequestId};
-use overlay::table::TunnelEvent;
+use overlay::table::PlaneEvent;
 use plane::Ended;
 use tokio::sync::{mpsc, oneshot};
 use wire::LinkId;
@@ -72,7 +72,7 @@ pub enum DriverError {
 /// What woke the loop.
 enum Wake {
     Link(LinkEvent),
-    Tunnel(Result<TunnelEvent, Ended>),
+    Plane(Result<PlaneEvent, Ended>),
     Request(Request),
     Cancelled,
     Timeout,
@@ -126,7 +126,7 @@ impl Driver {
     async fn turn(&mut self) -> Result<ControlFlow<()>, DriverError> {
         match self.wait().await {
             Wake::Link(event) => self.handle_link(event),
-            Wake::Tunnel(event) => self.feed(Input::Tunnel(event?)),
+            Wake::Plane(event) => self.handle_plane(event?),
             Wake::Request(request) => self.handle_request(request),
             Wake::Cancelled | Wake::Timeout => {}
             Wake::Closed => return Ok(ControlFlow::Break(())),
@@ -141,7 +141,7 @@ impl Driver {
         let timeout = self.node.poll_timeout().map(|(at, _)| at);
         tokio::select! {
             event = self.link_events.recv() => event.map_or(Wake::Closed, Wake::Link),
-            event = poll_fn(|context| self.plane.poll_event(context)) => Wake::Tunnel(event),
+            event = poll_fn(|context| self.plane.poll_event(context)) => Wake::Plane(event),
             request = self.requests.recv() => request.map_or(Wake::Closed, Wake::Request),
             () = self.shared.cancelled() => Wake::Cancelled,
             () = sleep_until(timeout) => Wake::Timeout,
@@ -176,7 +176,7 @@ impl Driver {
             let Ok(Some(event)) = self.plane.try_event() else {
                 break;
             };
-            self.feed(Input::Tunnel(event));
+            self.handle_plane(event);
         }
     }
 
@@ -196,6 +196,13 @@ impl Driver {
         }
         self.replies.insert(id, reply);
         self.feed(Input::Command { id, command });
+    }
+
+    fn handle_plane(&mut self, event: PlaneEvent) {
+        self.feed(match event {
+            PlaneEvent::Tunnel(event) => Input::Tunnel(event),
+            PlaneEvent::Learned(sightings) => Input::Learned(sightings),
+        });
     }
 
     fn handle_link(&mut self, event: LinkEvent) {
@@ -306,6 +313,7 @@ impl Driver {
                 | Output::Send { .. }
                 | Output::Close { .. }
                 | Output::Program(_)
+                | Output::Correct(_)
                 | Output::Probe(_)
                 | Output::Reply { .. }) => others.push(other),
             }
@@ -329,6 +337,7 @@ impl Driver {
             }
             Output::Close { link } => self.links.close(link),
             Output::Program(table) => self.plane.program(table),
+            Output::Correct(correction) => self.plane.correct(&correction),
             Output::Probe(probe) => self.plane.probe(probe),
             Output::Reply { id, reply } => {
                 if let Some(sender) = self.replies.remove(&id) {

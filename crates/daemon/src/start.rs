@@ -18,7 +18,7 @@ use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Command, Node};
-use overlay::table::Cipher;
+use overlay::protection::Cipher;
 use plane::Plane;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -9,13 +9,18 @@ use std::sync::{Arc, RwLock};
 use arbitrary::{Result, Unstructured};
 use nacl::SessionKey;
 use overlay::datagram::Session;
+use overlay::datagram::UdpPath;
 use overlay::forward::capture::CapturePath;
 use overlay::forward::egress::Outlet;
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
+use overlay::kind::{Kind, Lane, Lanes, TunnelEvent};
 use overlay::mac::MacTable;
+use overlay::mac::Sighting;
+use overlay::protection::{Cipher, Protection};
 use overlay::segment::{SuperFrame, VnetHeader};
-use overlay::table::{Cipher, ForwardingTable, Tunnel, TunnelEvent};
+use overlay::sleeve::lane::SleeveLane;
+use overlay::table::{ForwardingTable, Neighbour, Routes};
 use wire::sleeve::{
     DatagramError, FRAME_HEADER_BYTES, Frames, UDP_PAYLOAD_MAX_BYTES, parse_datagram,
     write_frame_header,
@@ -50,19 +55,30 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-fn tunnel(n: usize, outbound: bool, flags: u8) -> Tunnel {
-    Tunnel {
-        link: LinkId::outbound(n as u64 + 1),
-        remote: PEERS[n],
-        key: (n > 0).then(|| Arc::new(SessionKey::from_bytes([n as u8; 32]))),
-        cipher: [Cipher::Secretbox, Cipher::AesGcm][usize::from(flags >> 6 & 1)],
+fn lane(n: usize, outbound: bool, flags: u8) -> SleeveLane {
+    let cipher = [Cipher::Secretbox, Cipher::AesGcm][usize::from(flags >> 6 & 1)];
+    let key = (n > 0).then(|| Arc::new(SessionKey::from_bytes([n as u8; 32])));
+    SleeveLane {
+        protection: key.map_or(Protection::Clear, |key| Protection::Sealed(key, cipher)),
         outbound,
         remote_address: (flags & 1 == 0 || n == 0).then(|| address(n as u8 + 1)),
-        carries_traffic: flags & 2 == 0 || n < 2,
         mtu_bytes: if flags & 4 != 0 { 576 } else { 1414 },
         max_payload_bytes: if flags & 4 != 0 { 634 } else { 1472 },
         stack_frag: flags & 8 != 0,
         exceeds_kernel_mtu: flags & 32 != 0,
+    }
+}
+
+fn link(n: usize) -> LinkId {
+    LinkId::outbound(n as u64 + 1)
+}
+
+fn neighbour(n: usize, flags: u8) -> Neighbour {
+    Neighbour {
+        link: link(n),
+        remote: PEERS[n],
+        lanes: Lanes::from_iter([Lane::Sleeve(lane(n, n == 1, flags))]),
+        chosen: (flags & 2 == 0 || n < 2).then_some(Kind::Sleeve),
     }
 }
 
@@ -79,13 +95,12 @@ struct World {
 
 impl World {
     fn new(flags: u8) -> Self {
-        let peers = [US].into_iter().chain(PEERS).collect();
-        let tunnels = (0..3).map(|n| (PEERS[n], Arc::new(tunnel(n, n == 1, flags))));
+        let mut peers: Vec<PeerName> = [US].into_iter().chain(PEERS).collect();
+        peers.sort();
+        let neighbours = (0..3).map(|n| (PEERS[n], Arc::new(neighbour(n, flags))));
         let hops = [(0, 0), (1, 1), (2, 2), (3, 1)];
-        let table = ForwardingTable {
-            us: US,
+        let routes = Routes {
             peers,
-            tunnels: tunnels.collect(),
             unicast: hops.map(|(to, hop)| (PEERS[to], PEERS[hop])).into(),
             broadcast: [
                 (US, vec![PEERS[0], PEERS[1], PEERS[2]]),
@@ -93,8 +108,17 @@ impl World {
                 (PEERS[3], vec![PEERS[0], PEERS[2]]),
             ]
             .into(),
+            ..Routes::default()
         };
-        let far = (0..3).map(|n| (PEERS[n], Session::new(&tunnel(n, n != 1, flags))));
+        let table = ForwardingTable {
+            us: US,
+            routes: Arc::new(routes),
+            neighbours: neighbours.collect(),
+        };
+        let far = (0..3).map(|n| {
+            let session = Session::new(link(n), PEERS[n], &lane(n, n != 1, flags));
+            (PEERS[n], session)
+        });
         Self {
             program: Compiler::new().compile(Arc::new(table)),
             macs: RwLock::default(),
@@ -258,16 +282,13 @@ struct Far {
 }
 
 impl Outlet for Far {
-    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
-        assert!(
-            tunnel.remote_address.is_some(),
-            "there is somewhere to send"
-        );
+    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
         assert!(bytes.len() <= 65_536 && bytes.len().div_ceil(datagram_bytes) <= RUN_DATAGRAMS_MAX);
-        let session = &self.sessions[&tunnel.remote];
+        let n = (0..3).position(|n| link(n) == path.link);
+        let session = &self.sessions[&PEERS[n.expect("a link of ours")]];
         for datagram in bytes.chunks(datagram_bytes) {
             assert!(datagram.len() <= UDP_PAYLOAD_MAX_BYTES);
-            assert!(!is_df || datagram.len() <= tunnel.max_payload_bytes);
+            assert!(!is_df || datagram.len() <= path.max_payload_bytes);
             let mut datagram = datagram.to_vec();
             assert_eq!(parse_datagram(&datagram).map(|(sender, _)| sender), Ok(US));
             assert_eq!(
@@ -301,11 +322,12 @@ impl Outlet for Far {
     }
 
     fn report(&mut self, event: TunnelEvent) {
-        let (TunnelEvent::Special { link, .. }
-        | TunnelEvent::TooBig { link, .. }
-        | TunnelEvent::CounterExhausted { link }) = &event;
-        assert!((1..=3).map(LinkId::outbound).any(|known| known == *link));
+        assert!((0..3).any(|n| link(n) == event.link));
         self.told.borrow_mut().push(event);
+    }
+
+    fn learned(&mut self, sighting: Sighting) {
+        assert!(sighting.peer == US || PEERS.contains(&sighting.peer));
     }
 
     fn complain(&mut self, sender: PeerName, error: DatagramError) {

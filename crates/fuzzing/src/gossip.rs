@@ -168,7 +168,7 @@ impl Scene {
             .map(|n| name(n as u8 + 1))
             .collect();
         let table = &self.shell.table;
-        let known: BTreeSet<&PeerName> = table.tunnels.keys().collect();
+        let known: BTreeSet<&PeerName> = table.neighbours.keys().collect();
         assert_eq!(
             known,
             linked.iter().collect(),
@@ -177,9 +177,10 @@ impl Scene {
         // Routes follow a moment after links end.
         let stands = self.is_linked(0) && self.is_linked(1);
         for hop in table
+            .routes
             .unicast
             .values()
-            .chain(table.broadcast.values().flatten())
+            .chain(table.routes.broadcast.values().flatten())
         {
             assert!(!stands || linked.contains(hop), "{hop} is no neighbour");
         }

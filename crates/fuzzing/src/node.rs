@@ -7,7 +7,7 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use mesh::DirectPeer;
 use node::{Command, Input};
-use overlay::table::{SpecialKind, TunnelEvent};
+use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use wire::handshake::Features;
 use wire::message::{Message, OverlayControl};
 use wire::topology;
@@ -217,31 +217,33 @@ impl World {
     }
 
     fn tell_of_tunnel(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
-        let known = self.shell.table.tunnels.values().map(|tunnel| tunnel.link);
+        let known = self
+            .shell
+            .table
+            .neighbours
+            .values()
+            .map(|neighbour| neighbour.link);
         let known = pick(input, known)?;
         let link = match known.filter(|_| !input.len().is_multiple_of(8)) {
             Some(link) => link,
             None => LinkId::outbound(input.arbitrary::<u8>()?.into()),
         };
         let event = match input.int_in_range(0..=7)? {
-            0 => TunnelEvent::CounterExhausted { link },
+            0 => SleeveEvent::CounterExhausted,
             1 | 2 => {
                 let path_mtu_bytes = if input.ratio(1, 8)? {
                     input.arbitrary()?
                 } else {
                     input.arbitrary::<u16>()?.into()
                 };
-                TunnelEvent::TooBig {
-                    link,
-                    path_mtu_bytes,
-                }
+                SleeveEvent::TooBig { path_mtu_bytes }
             }
             _ => {
                 let (from, kind) = (socket_address(input)?, self.special_kind(link, input)?);
-                TunnelEvent::Special { link, from, kind }
+                SleeveEvent::Special { from, kind }
             }
         };
-        self.shell.input(Input::Tunnel(event));
+        self.shell.input(Input::Tunnel(event.on(link)));
         Ok(())
     }
 

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, MeshConfig, Password, TrustedSubnet};
 use node::{Command, Config, Input, Node, NodeStatus, Output, Reply, RequestId};
-use overlay::table::{ForwardingTable, ProbeKind};
+use overlay::kind::LaneProbe;
+use overlay::sleeve::lane::SleeveProbe;
+use overlay::table::ForwardingTable;
 use wire::handshake::Features;
 use wire::{LinkId, PeerName};
 
@@ -293,14 +295,18 @@ impl Shell {
                 self.check_table(&table);
                 self.table = table;
             }
+            Output::Correct(correction) => assert!(
+                correction
+                    .gone
+                    .iter()
+                    .all(|peer| !self.table.routes.knows(*peer)),
+                "only who is gone is forgotten"
+            ),
             Output::Probe(probe) => {
-                let known = self
-                    .table
-                    .tunnels
-                    .values()
-                    .any(|tunnel| tunnel.link == probe.link);
+                let known = self.table.neighbour(probe.link).is_some();
                 assert!(known, "a tunnel is published before it is probed");
-                if let ProbeKind::Heartbeat { connection_uid } = probe.kind {
+                let LaneProbe::Sleeve(what) = probe.probe;
+                if let SleeveProbe::Heartbeat { connection_uid } = what {
                     self.uids.insert(probe.link, connection_uid);
                 }
             }
@@ -315,14 +321,19 @@ impl Shell {
 
     fn check_table(&self, table: &ForwardingTable) {
         assert_eq!(table.us, US);
-        assert!(table.peers.is_sorted() && table.peers.contains(&US));
-        for (remote, tunnel) in &table.tunnels {
-            assert_eq!(*remote, tunnel.remote);
-            assert!(tunnel.mtu_bytes <= 65_535 && tunnel.max_payload_bytes <= 65_507);
-            let is_sealed = tunnel.key.is_some();
-            assert!(is_sealed == self.setting.has_password || self.setting.trusts);
+        assert!(table.routes.peers.is_sorted() && table.routes.knows(US));
+        for (remote, neighbour) in &table.neighbours {
+            assert_eq!(*remote, neighbour.remote);
+            for lane in neighbour.lanes.iter() {
+                assert!(lane.mtu_bytes() <= 65_535);
+                let is_sealed = lane.is_sealed();
+                assert!(is_sealed == self.setting.has_password || self.setting.trusts);
+            }
+            if let Some(lane) = neighbour.lanes.sleeve() {
+                assert!(lane.max_payload_bytes <= 65_507);
+            }
         }
-        assert!(!table.unicast.contains_key(&US));
+        assert!(!table.routes.unicast.contains_key(&US));
     }
 
     /// Lets everything come to rest that follows a change, then holds routes against peers.
@@ -334,13 +345,13 @@ impl Shell {
             self.pass(Duration::from_secs(3));
         }
         let table = &self.table;
-        for (to, hop) in &table.unicast {
-            assert!(table.peers.contains(to) && table.peers.contains(hop));
-            assert!(table.tunnels.contains_key(hop), "{hop} is no neighbour");
+        for (to, hop) in &table.routes.unicast {
+            assert!(table.routes.knows(*to) && table.routes.knows(*hop));
+            assert!(table.neighbours.contains_key(hop), "{hop} is no neighbour");
         }
-        for (origin, copies) in &table.broadcast {
-            assert!(table.peers.contains(origin));
-            assert!(copies.iter().all(|hop| table.tunnels.contains_key(hop)));
+        for (origin, copies) in &table.routes.broadcast {
+            assert!(table.routes.knows(*origin));
+            assert!(copies.iter().all(|hop| table.neighbours.contains_key(hop)));
         }
         self.check();
     }

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use overlay::mac::{ENTRIES_MAX, EXPIRY_SECS, Learned, MacTable};
+use overlay::sleeve::lane::{SleeveProbe, SpecialKind};
 use overlay::sleeve::{HEARTBEAT_TIMEOUT, Sleeve, SleeveConfig, SleeveOutput};
-use overlay::table::{ProbeKind, SpecialKind};
 use wire::PeerName;
 use wire::ethernet::MacAddr;
 use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, UDP_PAYLOAD_MAX_BYTES};
@@ -150,7 +150,7 @@ impl Scene {
                         self.sleeve.remote_address().is_some(),
                         "there is somewhere to send"
                     );
-                    if let ProbeKind::MtuTest { frame_bytes } = probe {
+                    if let SleeveProbe::MtuTest { frame_bytes } = probe {
                         assert_ne!(frame_bytes, FRAGMENTATION_TEST_BYTES);
                         assert!(frame_bytes > HEARTBEAT_BYTES && frame_bytes <= 65_535 + 14);
                     }

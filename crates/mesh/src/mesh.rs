@@ -266,7 +266,7 @@ impl Mesh {
         if std::mem::take(&mut self.targets_stale) {
             self.dial_targets(now);
         }
-        if self.peers.short_ids().take_invalidated() {
+        if self.peers.short_ids().take_changed() {
             self.outputs.push_back(MeshOutput::ShortIdsChanged);
         }
         for id in std::mem::take(&mut self.queued) {

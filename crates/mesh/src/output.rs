@@ -85,7 +85,7 @@ pub enum MeshOutput {
     /// Routes were recalculated; read `unicast_established` and
     /// `broadcast_established`.
     RoutesChanged,
-    /// A short id changed owner or was reused: drop flows keyed by it.
+    /// A short id got another owner, its first or none; read `short_ids`.
     ShortIdsChanged,
     /// Peers were garbage collected.
     PeersRemoved(Vec<PeerName>),

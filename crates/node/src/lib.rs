@@ -21,7 +21,9 @@ use ipam::{Answer, ContainerEvent, Request};
 use mesh::DirectPeer;
 use mesh::status::MeshStatus;
 use overlay::TunnelStatus;
-use overlay::table::{ForwardingTable, Probe, TunnelEvent};
+use overlay::kind::{Probe, TunnelEvent};
+use overlay::mac::{MacCorrection, Sighting};
+use overlay::table::ForwardingTable;
 use wire::LinkId;
 
 /// Correlates a command with its reply.
@@ -75,8 +77,10 @@ pub enum Input {
         /// Why.
         error: String,
     },
-    /// News from the data plane.
+    /// News from the data plane about a tunnel.
     Tunnel(TunnelEvent),
+    /// The data plane learned where addresses are.
+    Learned(Vec<Sighting>),
     /// A request of the operator; answered by `Output::Reply` with the same id.
     Command {
         /// Correlation.
@@ -157,6 +161,8 @@ pub enum Output {
     },
     /// Publish to the data plane.
     Program(Arc<ForwardingTable>),
+    /// Correct what the data plane learned.
+    Correct(MacCorrection),
     /// Have the data plane send a special frame, after the `Program` queued before it.
     Probe(Probe),
     /// Answer a command.

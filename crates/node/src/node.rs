@@ -4,16 +4,18 @@
 
 mod allocation;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use allocation::Allocation;
 use ipam::Ipam;
 use mesh::{Connection, Mesh, MeshConfig, MeshOutput, TrustedSubnet};
-use overlay::switch::TunnelKind;
-use overlay::table::{Cipher, ForwardingTable, Probe};
-use overlay::{ConnectionParams, Overlay, OverlayOutput, Protection};
+use overlay::kind::{Kind, Probe};
+use overlay::mac::{MacCorrection, Sighting};
+use overlay::protection::{Cipher, Protection};
+use overlay::table::{ForwardingTable, Routes};
+use overlay::{ConnectionParams, Overlay, OverlayOutput};
 use wire::PeerName;
 
 use crate::{Command, Input, NodeStatus, Output, Record, Reply, RequestId};
@@ -23,7 +25,7 @@ pub struct Config {
     /// The mesh's part. Its `overlays` are set from `tunnels`.
     pub mesh: MeshConfig,
     /// Tunnel kinds in order of preference; empty means compatibility mode with everybody.
-    pub tunnels: Vec<TunnelKind>,
+    pub tunnels: Vec<Kind>,
     /// Address allocation, as the shell restored it. Without, what others say about addresses is
     /// only passed on.
     pub ipam: Option<Ipam>,
@@ -34,7 +36,7 @@ impl Config {
     pub fn new(mesh: MeshConfig) -> Self {
         Self {
             mesh,
-            tunnels: vec![TunnelKind::Sleeve],
+            tunnels: vec![Kind::Sleeve],
             ipam: None,
         }
     }
@@ -74,10 +76,13 @@ pub struct Node {
     /// Whether we announce that datagrams to us may be sealed by AES-256-GCM.
     offers_aes_gcm: bool,
     trusted_subnets: Vec<TrustedSubnet>,
-    routes: Routes,
+    /// Shared with the tables published; replaced when it changes.
+    routes: Arc<Routes>,
     routes_stale: bool,
     table_stale: bool,
     probes: Vec<Probe>,
+    /// Peers at which the data plane may believe addresses to be, and that are gone.
+    gone: BTreeSet<PeerName>,
     /// When the overlay wants to be called. Asking it means looking at every tunnel, and most inputs
     /// are none of its business.
     overlay_due: Option<(Instant, &'static str)>,
@@ -85,14 +90,6 @@ pub struct Node {
     overlay_touched: bool,
     outputs: VecDeque<Output>,
     now: Instant,
-}
-
-/// The routing part of a forwarding table, kept between recalculations.
-#[derive(Default, PartialEq)]
-struct Routes {
-    peers: Vec<PeerName>,
-    unicast: BTreeMap<PeerName, PeerName>,
-    broadcast: BTreeMap<PeerName, Vec<PeerName>>,
 }
 
 impl Node {
@@ -121,10 +118,11 @@ impl Node {
             mesh,
             allocation,
             overlay: Overlay::new(tunnels),
-            routes: Routes::default(),
+            routes: Arc::default(),
             routes_stale: true,
             table_stale: true,
             probes: Vec::new(),
+            gone: BTreeSet::new(),
             overlay_due: None,
             overlay_touched: true,
             outputs: VecDeque::new(),
@@ -153,6 +151,7 @@ impl Node {
             Input::LinkFlushed { link } => self.mesh.handle_link_flushed(link, now),
             Input::LinkClosed { link, error } => self.mesh.handle_link_closed(link, &error, now),
             Input::Tunnel(event) => self.overlay_mut().handle_tunnel_event(event, now),
+            Input::Learned(sightings) => self.check_sightings(&sightings),
             Input::Command { id, command } => return self.handle_command(id, command, now),
         }
         self.settle();
@@ -282,19 +281,23 @@ impl Node {
             self.overlay_due = self.overlay.poll_timeout();
         }
         if std::mem::take(&mut self.routes_stale) {
-            let routes = Routes::of(&self.mesh, self.us);
-            self.table_stale |= routes != self.routes;
-            self.routes = routes;
+            self.follow_routes();
         }
         if std::mem::take(&mut self.table_stale) {
             let table = Arc::new(self.table());
             self.outputs.push_back(Output::Program(table));
         }
+        // Behind the table by which nothing more is learned there.
+        if !self.gone.is_empty() {
+            let gone = std::mem::take(&mut self.gone);
+            self.outputs
+                .push_back(Output::Correct(MacCorrection { gone }));
+        }
         // A later part of the same input may have ended a tunnel.
         let live = self
             .probes
             .drain(..)
-            .filter(|probe| self.overlay.has_tunnel(probe.link));
+            .filter(|probe| self.overlay.is_registered(probe.link));
         self.outputs.extend(live.map(Output::Probe));
     }
 
@@ -319,9 +322,9 @@ impl Node {
             MeshOutput::OverlayControl { link, control } => {
                 self.overlay_mut().handle_control(link, &control, now);
             }
-            MeshOutput::RoutesChanged | MeshOutput::PeersRemoved(_) => self.routes_stale = true,
-            // Only the fast datapath keys flows by short id.
-            MeshOutput::ShortIdsChanged => {}
+            MeshOutput::RoutesChanged
+            | MeshOutput::PeersRemoved(_)
+            | MeshOutput::ShortIdsChanged => self.routes_stale = true,
             MeshOutput::DirectPeersChanged(peers) => {
                 self.persist(Record::DirectPeers(peers), persist_at);
             }
@@ -359,7 +362,7 @@ impl Node {
                 self.mesh.connection_failed(link, &error.to_string(), now);
             }
             OverlayOutput::Probe(probe) => self.probes.push(probe),
-            OverlayOutput::TunnelsChanged => self.table_stale = true,
+            OverlayOutput::NeighboursChanged => self.table_stale = true,
         }
     }
 
@@ -400,31 +403,47 @@ impl Node {
             .any(|subnet| subnet.contains(ip))
     }
 
-    fn table(&self) -> ForwardingTable {
+    fn table(&mut self) -> ForwardingTable {
         ForwardingTable {
             us: self.us,
-            peers: self.routes.peers.clone(),
-            tunnels: self.overlay.tunnels(),
-            unicast: self.routes.unicast.clone(),
-            broadcast: self.routes.broadcast.clone(),
+            routes: Arc::clone(&self.routes),
+            neighbours: self.overlay.neighbours(),
         }
+    }
+
+    /// Computes the routes anew. Equal ones stay the very same.
+    fn follow_routes(&mut self) {
+        let routes = routes(&self.mesh, self.us);
+        if routes == *self.routes {
+            return;
+        }
+        let old = std::mem::replace(&mut self.routes, Arc::new(routes));
+        let gone = old.peers.iter().filter(|peer| !self.routes.knows(**peer));
+        self.gone.extend(gone);
+        self.table_stale = true;
+    }
+
+    /// The data plane learned these, perhaps by a table older than the newest.
+    fn check_sightings(&mut self, sightings: &[Sighting]) {
+        let peers = sightings.iter().map(|sighting| sighting.peer);
+        self.gone
+            .extend(peers.filter(|peer| !self.routes.knows(*peer)));
     }
 }
 
-impl Routes {
-    fn of(mesh: &Mesh, us: PeerName) -> Self {
-        let peers: Vec<_> = mesh.peers().collect();
-        let mut unicast = mesh.unicast_established().clone();
-        unicast.remove(&us);
-        let broadcast = peers.iter().filter_map(|&origin| {
-            let copies = mesh.broadcast_established(origin);
-            (!copies.is_empty()).then_some((origin, copies))
-        });
-        Self {
-            broadcast: broadcast.collect(),
-            unicast,
-            peers,
-        }
+fn routes(mesh: &Mesh, us: PeerName) -> Routes {
+    let peers: Vec<_> = mesh.peers().collect();
+    let mut unicast = mesh.unicast_established().clone();
+    unicast.remove(&us);
+    let broadcast = peers.iter().filter_map(|&origin| {
+        let copies = mesh.broadcast_established(origin);
+        (!copies.is_empty()).then_some((origin, copies))
+    });
+    Routes {
+        broadcast: broadcast.collect(),
+        unicast,
+        peers,
+        short_ids: mesh.short_ids(),
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, Output, RequestId};
-use overlay::table::{SpecialKind, TunnelEvent};
+use overlay::kind::TunnelEvent;
+use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use wire::{LinkId, PeerName};
 
 /// Outputs one input may cause here, with few links.
@@ -68,13 +69,10 @@ impl Draw {
     fn tunnel_event(&mut self) -> TunnelEvent {
         let link = LinkId::outbound([self.below(8), self.next() >> 1][self.below(2) as usize]);
         let kind = match self.below(5) {
-            0 => return TunnelEvent::CounterExhausted { link },
+            0 => return SleeveEvent::CounterExhausted.on(link),
             1 => {
                 let path_mtu_bytes = self.below(70_000) as usize;
-                return TunnelEvent::TooBig {
-                    link,
-                    path_mtu_bytes,
-                };
+                return SleeveEvent::TooBig { path_mtu_bytes }.on(link);
             }
             2 => SpecialKind::Heartbeat {
                 connection_uid: self.next(),
@@ -85,7 +83,7 @@ impl Draw {
             },
         };
         let from = self.address();
-        TunnelEvent::Special { link, from, kind }
+        SleeveEvent::Special { from, kind }.on(link)
     }
 
     fn input(&mut self, accepted: &mut u64) -> Input {
@@ -282,7 +280,11 @@ impl Pair {
                         .push((1 - n, Input::LinkClosed { link, error }));
                 }
             }
-            Output::Persist(_) | Output::Program(_) | Output::Probe(_) | Output::Reply { .. } => {}
+            Output::Persist(_)
+            | Output::Program(_)
+            | Output::Correct(_)
+            | Output::Probe(_)
+            | Output::Reply { .. } => {}
         }
     }
 

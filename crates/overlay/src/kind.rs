@@ -61,6 +61,20 @@ impl Lane {
             Self::Sleeve(lane) => lane.mtu_bytes,
         }
     }
+
+    /// Whether datagrams are sealed.
+    pub const fn is_sealed(&self) -> bool {
+        match self {
+            Self::Sleeve(lane) => lane.protection.cipher().is_some(),
+        }
+    }
+
+    /// Whether datagrams that the network fragments were seen to arrive.
+    pub const fn may_be_fragmented(&self) -> bool {
+        match self {
+            Self::Sleeve(lane) => lane.stack_frag,
+        }
+    }
 }
 
 /// The lanes to one neighbour, at most one per kind. Snapshots share what did not change.
@@ -115,6 +129,18 @@ pub struct Probe {
 pub enum LaneProbe {
     /// Of sleeve.
     Sleeve(SleeveProbe),
+}
+
+impl LaneProbe {
+    /// What the far end's data plane reports when it arrives from this address.
+    pub const fn heard(self, from: SocketAddr) -> LaneEvent {
+        match self {
+            Self::Sleeve(probe) => LaneEvent::Sleeve(SleeveEvent::Special {
+                from,
+                kind: probe.arrives_as(),
+            }),
+        }
+    }
 }
 
 /// What the data plane tells the control half about one lane.

@@ -1,5 +1,9 @@
 //! Which peer each Ethernet address was last seen at (spec/sleeve.md 9).
 //!
+//! The table belongs to the data plane: forwarders learn into it at once. The control plane hears of
+//! what was learned in batches ([`Sighting`]) and says what is wrong ([`MacCorrection`]); it never
+//! hands over a table of its own.
+//!
 //! Time is coarse monotonic seconds handed in by the caller. Bounded: when full, the entry that was
 //! refreshed longest ago makes room.
 
@@ -27,6 +31,22 @@ pub enum Learned {
         /// Where it was.
         from: PeerName,
     },
+}
+
+/// An address was seen at a peer for the first time, or after it was at another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sighting {
+    /// The address.
+    pub mac: MacAddr,
+    /// Where it is.
+    pub peer: PeerName,
+}
+
+/// What the control plane knows better than the table: a difference, never the whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacCorrection {
+    /// Peers that are gone; no address is there any more.
+    pub gone: BTreeSet<PeerName>,
 }
 
 /// One line of a report.
@@ -128,9 +148,10 @@ impl MacTable {
         gone
     }
 
-    /// Forgets all addresses at peers that `is_known` denies.
-    pub fn retain_peers(&mut self, is_known: impl Fn(PeerName) -> bool) {
-        self.places.retain(|_, place| is_known(place.peer));
+    /// Forgets what is wrong.
+    pub fn correct(&mut self, correction: &MacCorrection) {
+        let gone = &correction.gone;
+        self.places.retain(|_, place| !gone.contains(&place.peer));
         let places = &self.places;
         self.by_age.retain(|(_, mac)| places.contains_key(mac));
     }
@@ -236,7 +257,8 @@ mod tests {
         let mut table = MacTable::new();
         table.learn(mac(1), A, 0);
         table.learn(mac(2), B, 0);
-        table.retain_peers(|peer| peer == B);
+        let gone = BTreeSet::from([A]);
+        table.correct(&MacCorrection { gone });
         assert_eq!(table.lookup(mac(1)), None);
         assert_eq!(table.lookup(mac(2)), Some(B));
         assert_eq!(table.by_age.len(), 1);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use wire::{LinkId, PeerName};
 
-use crate::kind::{Kind, Lane, Lanes};
+use crate::kind::{Kind, Lane, Lanes, TunnelEvent};
+use crate::mac::Sighting;
 
 /// Immutable snapshot the data plane forwards by (design D3).
 ///
@@ -74,4 +75,13 @@ impl Neighbour {
     pub fn carrier(&self) -> Option<&Arc<Lane>> {
         self.lanes.get(self.chosen?)
     }
+}
+
+/// What the data plane tells the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlaneEvent {
+    /// Something happened on one lane.
+    Tunnel(TunnelEvent),
+    /// What forwarders learned since they last told, in order.
+    Learned(Vec<Sighting>),
 }

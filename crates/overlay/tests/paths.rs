@@ -72,6 +72,31 @@ fn answered_mtu(answer: &[u8]) -> (u16, &[u8]) {
 }
 
 #[test]
+fn the_answer_to_the_first_broadcast_is_never_flooded() {
+    let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_, _| ()));
+    let mut out = Buffers::new(true);
+    let mut question = frame(60, false);
+    question[..6].copy_from_slice(&[0xff; 6]);
+    hosts[0].capture(&mut plain(question), &mut out);
+    for host in &mut hosts[1..] {
+        let mut input = std::mem::replace(&mut out, Buffers::new(true));
+        host.receive(&mut input, &mut out);
+        assert_eq!(out.injected_frames, 1, "a broadcast is for everybody");
+    }
+    let mut answer = frame(60, false);
+    answer[..6].copy_from_slice(&NEAR.0);
+    answer[6..12].copy_from_slice(&FAR.0);
+    let mut out = Buffers::new(true);
+    hosts[2].capture(&mut plain(answer), &mut out);
+    for (host, injected) in [(1, 0), (0, 1)] {
+        let mut input = std::mem::replace(&mut out, Buffers::new(true));
+        hosts[host].receive(&mut input, &mut out);
+        assert_eq!(out.injected_frames, injected, "at host {}", host + 1);
+    }
+    assert!(out.runs.is_empty(), "it stays where it is wanted");
+}
+
+#[test]
 fn frame_with_df_that_is_too_big_is_answered_on_the_bridge() {
     let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.capture(&mut plain(frame(1395, true)), &mut out);

@@ -8,7 +8,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use overlay::table::TunnelEvent;
+use overlay::kind::TunnelEvent;
+use overlay::mac::Sighting;
+use overlay::table::PlaneEvent;
 
 /// Why the data plane does not run any more.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -39,6 +41,7 @@ pub(crate) fn queue(room: usize) -> (Sender, Events) {
     let state = State {
         room,
         waiting: VecDeque::with_capacity(room),
+        learned: Vec::new(),
         ended: None,
         reader: None,
     };
@@ -49,6 +52,9 @@ pub(crate) fn queue(room: usize) -> (Sender, Events) {
 struct State {
     room: usize,
     waiting: VecDeque<TunnelEvent>,
+    /// What was learned since the reader last asked. Apart from the events, so that a container that
+    /// invents addresses keeps no heartbeat out.
+    learned: Vec<Sighting>,
     ended: Option<Ended>,
     /// Who to wake at the next event, or the end.
     reader: Option<Waker>,
@@ -70,6 +76,17 @@ impl Sender {
         true
     }
 
+    /// Whether the sighting found room.
+    pub(crate) fn learned(&self, sighting: Sighting) -> bool {
+        let mut state = lock(&self.0);
+        if state.learned.len() >= state.room || state.ended.is_some() {
+            return false;
+        }
+        state.learned.push(sighting);
+        wake_reader(state);
+        true
+    }
+
     /// Says that the data plane ended; the first to say so gives the reason.
     pub(crate) fn end(&self, why: Ended) {
         let mut state = lock(&self.0);
@@ -85,12 +102,12 @@ pub struct Events(Arc<Mutex<State>>);
 
 impl Events {
     /// The next event, if there is one. An error once the data plane ended and all events are out.
-    pub fn try_next(&mut self) -> Result<Option<TunnelEvent>, Ended> {
+    pub fn try_next(&mut self) -> Result<Option<PlaneEvent>, Ended> {
         lock(&self.0).next()
     }
 
     /// The next event; `Pending` leaves the waker, which is woken at the next event or the end.
-    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<TunnelEvent, Ended>> {
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<PlaneEvent, Ended>> {
         let mut state = lock(&self.0);
         match state.next() {
             Ok(Some(event)) => Poll::Ready(Ok(event)),
@@ -107,11 +124,16 @@ impl Events {
 }
 
 impl State {
-    fn next(&mut self) -> Result<Option<TunnelEvent>, Ended> {
-        match (self.waiting.pop_front(), &self.ended) {
-            (Some(event), _) => Ok(Some(event)),
-            (None, Some(ended)) => Err(ended.clone()),
-            (None, None) => Ok(None),
+    fn next(&mut self) -> Result<Option<PlaneEvent>, Ended> {
+        if let Some(event) = self.waiting.pop_front() {
+            return Ok(Some(PlaneEvent::Tunnel(event)));
+        }
+        if !self.learned.is_empty() {
+            return Ok(Some(PlaneEvent::Learned(std::mem::take(&mut self.learned))));
+        }
+        match &self.ended {
+            Some(ended) => Err(ended.clone()),
+            None => Ok(None),
         }
     }
 }
@@ -134,7 +156,10 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::Wake;
 
+    use overlay::sleeve::lane::SleeveEvent;
     use wire::LinkId;
+    use wire::PeerName;
+    use wire::ethernet::MacAddr;
 
     use super::*;
 
@@ -148,9 +173,28 @@ mod tests {
     }
 
     fn event(n: u64) -> TunnelEvent {
-        TunnelEvent::CounterExhausted {
-            link: LinkId::outbound(n),
-        }
+        SleeveEvent::CounterExhausted.on(LinkId::outbound(n))
+    }
+
+    fn told(n: u64) -> PlaneEvent {
+        PlaneEvent::Tunnel(event(n))
+    }
+
+    #[test]
+    fn what_was_learned_comes_out_at_once_and_keeps_no_event_out() {
+        let (sender, mut events) = queue(2);
+        let sighting = |n| Sighting {
+            mac: MacAddr([2, 0, 0, 0, 0, n]),
+            peer: PeerName::from_u64(1),
+        };
+        assert!(sender.learned(sighting(1)) && sender.learned(sighting(2)));
+        assert!(!sender.learned(sighting(3)), "full");
+        assert!(sender.send(event(1)) && sender.send(event(2)));
+        assert_eq!(events.try_next().unwrap(), Some(told(1)));
+        assert_eq!(events.try_next().unwrap(), Some(told(2)));
+        let learned = PlaneEvent::Learned(vec![sighting(1), sighting(2)]);
+        assert_eq!(events.try_next().unwrap(), Some(learned));
+        assert_eq!(events.try_next().unwrap(), None);
     }
 
     #[test]
@@ -158,10 +202,10 @@ mod tests {
         let (sender, mut events) = queue(2);
         assert!(sender.send(event(1)) && sender.send(event(2)));
         assert!(!sender.send(event(3)), "full");
-        assert_eq!(events.try_next().unwrap(), Some(event(1)));
+        assert_eq!(events.try_next().unwrap(), Some(told(1)));
         assert!(sender.send(event(4)), "room again");
-        assert_eq!(events.try_next().unwrap(), Some(event(2)));
-        assert_eq!(events.try_next().unwrap(), Some(event(4)));
+        assert_eq!(events.try_next().unwrap(), Some(told(2)));
+        assert_eq!(events.try_next().unwrap(), Some(told(4)));
         assert_eq!(events.try_next().unwrap(), None);
     }
 
@@ -175,7 +219,7 @@ mod tests {
         });
         sender.end(Ended::Stopped);
         assert!(!sender.send(event(2)), "nothing comes behind the end");
-        assert_eq!(events.try_next().unwrap(), Some(event(1)));
+        assert_eq!(events.try_next().unwrap(), Some(told(1)));
         let ended = events.try_next().unwrap_err();
         assert_eq!(
             ended.to_string(),
@@ -197,7 +241,7 @@ mod tests {
             let Poll::Ready(Ok(got)) = events.poll_next(&mut context) else {
                 panic!("event {n} is not there");
             };
-            assert_eq!(got, event(n));
+            assert_eq!(got, told(n));
         }
         assert!(events.poll_next(&mut context).is_pending());
         sender.end(Ended::Stopped);

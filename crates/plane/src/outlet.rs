@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 
 use linux::tap::Tap;
 use linux::udp::{Fragmentation, UdpPair, is_batch_refused, is_batching_unavailable, is_too_big};
+use overlay::datagram::UdpPath;
 use overlay::forward::DropReason;
 use overlay::forward::egress::Outlet;
 use overlay::forward::program::Counters;
+use overlay::kind::TunnelEvent;
+use overlay::mac::Sighting;
 use overlay::merge::PARTS_MAX;
 use overlay::segment::VnetHeader;
-use overlay::table::{Tunnel, TunnelEvent};
+use overlay::sleeve::lane::SleeveEvent;
 use wire::sleeve::{DatagramError, UNDERLAY_IPV4_BYTES, UNDERLAY_IPV6_BYTES};
 use wire::{LinkId, PeerName};
 
@@ -91,33 +94,30 @@ impl Port {
         }
     }
 
-    /// Sends a run of datagrams to a tunnel's address.
-    pub(crate) fn send(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], size: usize) {
+    /// Sends a run of datagrams.
+    pub(crate) fn send(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], size: usize) {
         let count = bytes.len().div_ceil(size.max(1)) as u64;
         self.counters.datagrams_out.fetch_add(count, Relaxed);
         self.counters
             .bytes_out
             .fetch_add(bytes.len() as u64, Relaxed);
-        let Some(to) = tunnel.remote_address else {
-            return self.counters.count(DropReason::AwaitingContact);
-        };
         let sockets = Arc::clone(&self.sockets);
-        let Some(pair) = sockets.towards(to) else {
+        let Some(pair) = sockets.towards(path.to) else {
             return self.counters.count(DropReason::SendFailed);
         };
-        let fragmentation = match (is_df, tunnel.exceeds_kernel_mtu) {
+        let fragmentation = match (is_df, path.exceeds_kernel_mtu) {
             (false, _) => Fragmentation::Allowed,
             (true, false) => Fragmentation::Refused,
             (true, true) => Fragmentation::RefusedByInterface,
         };
         // Datagrams to be fragmented below us cannot be batched.
-        let fits = is_df || size <= tunnel.max_payload_bytes;
+        let fits = is_df || size <= path.max_payload_bytes;
         let is_batch = bytes.len() > size && fits && self.batches;
         if is_batch || bytes.len() <= size {
-            match pair.send(fragmentation, to, bytes, size) {
+            match pair.send(fragmentation, path.to, bytes, size) {
                 Ok(()) => return,
                 Err(error) if is_df && is_too_big(&error) => {
-                    if self.report_too_big(tunnel, pair, size) {
+                    if self.report_too_big(path, pair, size) {
                         return;
                     }
                 }
@@ -129,7 +129,7 @@ impl Port {
         }
         // One by one: what is not a matter of batching fails again.
         for datagram in bytes.chunks(size) {
-            if let Err(error) = pair.send(fragmentation, to, datagram, datagram.len()) {
+            if let Err(error) = pair.send(fragmentation, path.to, datagram, datagram.len()) {
                 self.send_failed(&error);
             }
         }
@@ -137,15 +137,12 @@ impl Port {
 
     /// Sends one test datagram beyond the limits known, whatever the kernel knows of the path. That
     /// the interface refuses it is an answer, too, and no news.
-    pub(crate) fn send_beyond(&mut self, tunnel: &Tunnel, datagram: &[u8]) {
-        let Some(to) = tunnel.remote_address else {
-            return self.counters.count(DropReason::AwaitingContact);
-        };
-        let Some(pair) = self.sockets.towards(to) else {
+    pub(crate) fn send_beyond(&mut self, path: &UdpPath, datagram: &[u8]) {
+        let Some(pair) = self.sockets.towards(path.to) else {
             return self.counters.count(DropReason::SendFailed);
         };
         let how = Fragmentation::RefusedByInterface;
-        match pair.send(how, to, datagram, datagram.len()) {
+        match pair.send(how, path.to, datagram, datagram.len()) {
             Ok(()) => {
                 let (count, bytes) = (&self.counters.datagrams_out, &self.counters.bytes_out);
                 count.fetch_add(1, Relaxed);
@@ -157,29 +154,23 @@ impl Port {
     }
 
     /// Finds the path MTU and reports it; false if datagrams of this size should have fitted.
-    fn report_too_big(&mut self, tunnel: &Tunnel, pair: &UdpPair, size: usize) -> bool {
+    fn report_too_big(&mut self, path: &UdpPath, pair: &UdpPair, size: usize) -> bool {
         let now = clock::now();
-        let known = self
-            .too_big
-            .iter()
-            .position(|(link, _)| *link == tunnel.link);
+        let known = self.too_big.iter().position(|(link, _)| *link == path.link);
         if let Some(index) = known
             && now - self.too_big[index].1 < TOO_BIG_PAUSE
         {
             self.counters.count(DropReason::SendTooBig);
             return true;
         }
-        let Some(to) = tunnel.remote_address else {
-            return true;
-        };
-        let path_mtu_bytes = match pair.path_mtu(to) {
+        let path_mtu_bytes = match pair.path_mtu(path.to) {
             Ok(bytes) => bytes,
             Err(error) => {
                 self.send_failed(&error);
                 return true;
             }
         };
-        let headers = if to.is_ipv4() {
+        let headers = if path.to.is_ipv4() {
             UNDERLAY_IPV4_BYTES
         } else {
             UNDERLAY_IPV6_BYTES
@@ -192,15 +183,12 @@ impl Port {
             None => {
                 self.too_big.retain(|(_, at)| now - *at < TOO_BIG_PAUSE);
                 if self.too_big.len() < TOO_BIG_TUNNELS_MAX {
-                    self.too_big.push((tunnel.link, now));
+                    self.too_big.push((path.link, now));
                 }
             }
         }
         self.counters.count(DropReason::SendTooBig);
-        self.tell(TunnelEvent::TooBig {
-            link: tunnel.link,
-            path_mtu_bytes,
-        });
+        self.tell(SleeveEvent::TooBig { path_mtu_bytes }.on(path.link));
         true
     }
 
@@ -214,8 +202,8 @@ impl Port {
 }
 
 impl Outlet for Port {
-    fn transmit(&mut self, tunnel: &Tunnel, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
-        self.send(tunnel, is_df, bytes, datagram_bytes);
+    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+        self.send(path, is_df, bytes, datagram_bytes);
     }
 
     fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
@@ -236,6 +224,12 @@ impl Outlet for Port {
 
     fn report(&mut self, event: TunnelEvent) {
         self.tell(event);
+    }
+
+    fn learned(&mut self, sighting: Sighting) {
+        if !self.events.learned(sighting) {
+            self.counters.count(DropReason::EventQueueFull);
+        }
     }
 
     fn complain(&mut self, sender: PeerName, error: DatagramError) {

@@ -10,7 +10,7 @@
 //! calls, the threads, and the hand-over: snapshots go in by an atomic swap and are read once per
 //! batch, events come out by a bounded queue. The threads never wait for the control plane.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,17 +21,19 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use linux::tap::{Tap, TapError};
 use linux::udp::{UdpError, UdpPair, has_ipv6};
-use overlay::datagram::Lane;
+use overlay::datagram::{Train, UdpPath};
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::{DropReason, ETHERNET_BYTES};
-use overlay::mac::MacTable;
-use overlay::table::{ForwardingTable, Probe, ProbeKind, Tunnel, TunnelEvent};
+use overlay::kind::{LaneProbe, Probe};
+use overlay::mac::{MacCorrection, MacTable};
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe};
+use overlay::table::ForwardingTable;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use wire::PeerName;
 use wire::sleeve::{
     FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, PMTU_DISCOVERY_BYTES, heartbeat_frame,
 };
+use wire::{LinkId, PeerName};
 
 use crate::events::{self, Ended, Events, Sender};
 use crate::outlet::{Port, Sockets};
@@ -69,7 +71,7 @@ pub struct BridgePort {
 pub struct Plane {
     shared: Arc<Shared>,
     compiler: Mutex<Compiler>,
-    probes: Mutex<(Lane, Port)>,
+    probes: Mutex<(Train, Port)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     probe_counters: Arc<Counters>,
     tx_counters: Arc<Counters>,
@@ -165,7 +167,7 @@ impl Plane {
         let plane = Self {
             shared,
             compiler: Mutex::new(compiler),
-            probes: Mutex::new((Lane::new(), probe_port)),
+            probes: Mutex::new((Train::new(), probe_port)),
             threads: Mutex::new(threads),
             probe_counters,
             tx_counters,
@@ -183,64 +185,72 @@ impl Plane {
 
     /// Publishes a snapshot; the threads follow it from their next batch on.
     pub fn program(&self, table: Arc<ForwardingTable>) {
-        let peers: HashSet<PeerName> = table.peers.iter().copied().collect();
-        let us = table.us;
         let program = lock(&self.compiler).compile(table);
         self.shared.program.store(Arc::new(program));
-        let mut macs = self
-            .shared
-            .macs
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        macs.retain_peers(|peer| peer == us || peers.contains(&peer));
     }
 
-    /// Sends a special frame at once. Without an address to send to it is dropped.
+    /// Corrects what the threads learned.
+    pub fn correct(&self, correction: &MacCorrection) {
+        let macs = self.shared.macs.write();
+        macs.unwrap_or_else(PoisonError::into_inner)
+            .correct(correction);
+    }
+
+    /// Sends a probe at once. Without an address to send to it is dropped.
     pub fn probe(&self, probe: Probe) {
-        let program = self.shared.program.load();
-        let mut tunnels = program.table.tunnels.iter();
-        let Some((remote, tunnel)) = tunnels.find(|(_, tunnel)| tunnel.link == probe.link) else {
-            return self.probe_counters.count(DropReason::NoTunnel);
-        };
-        let Some(session) = program.session(*remote) else {
-            return self.probe_counters.count(DropReason::NoTunnel);
-        };
-        if tunnel.remote_address.is_none() {
-            return self.probe_counters.count(DropReason::AwaitingContact);
+        match probe.probe {
+            LaneProbe::Sleeve(what) => self.probe_sleeve(probe.link, what),
         }
-        // Probes find the limits, so none of the known ones apply.
-        let unlimited = Tunnel {
-            max_payload_bytes: PAYLOAD_MAX_BYTES,
-            ..(**tunnel).clone()
+    }
+
+    fn probe_sleeve(&self, link: LinkId, probe: SleeveProbe) {
+        let program = self.shared.program.load();
+        let known = || {
+            let neighbour = program.table.neighbour(link)?;
+            let session = program.session(neighbour.remote)?;
+            Some((neighbour.remote, neighbour.lanes.sleeve()?, session))
         };
-        let is_beyond = is_beyond(tunnel, probe.kind);
-        let (is_df, frame_bytes) = match probe.kind {
-            ProbeKind::Heartbeat { .. } => (true, HEARTBEAT_BYTES),
-            ProbeKind::FragmentationTest => (false, FRAGMENTATION_TEST_BYTES),
-            ProbeKind::MtuTest { frame_bytes } => (true, frame_bytes),
+        let Some((remote, lane, session)) = known() else {
+            return self.probe_counters.count(DropReason::NoTunnel);
+        };
+        let Some(to) = lane.remote_address else {
+            return self.probe_counters.count(DropReason::AwaitingContact);
+        };
+        // Probes find the limits, so none of the known ones apply.
+        let unlimited = UdpPath {
+            link,
+            to,
+            max_payload_bytes: PAYLOAD_MAX_BYTES,
+            exceeds_kernel_mtu: lane.exceeds_kernel_mtu,
+        };
+        let (is_df, frame_bytes) = match probe {
+            SleeveProbe::Heartbeat { .. } => (true, HEARTBEAT_BYTES),
+            SleeveProbe::FragmentationTest => (false, FRAGMENTATION_TEST_BYTES),
+            SleeveProbe::MtuTest { frame_bytes } => (true, frame_bytes),
         };
         let us = program.table.us;
         let mut probes = lock(&self.probes);
-        let (lane, port) = &mut *probes;
-        lane.begin(us, session, &Arc::new(unlimited), is_df);
-        let appended = lane.append(us, *remote, frame_bytes, |out| match probe.kind {
-            ProbeKind::Heartbeat { connection_uid } => {
+        let (train, port) = &mut *probes;
+        train.begin(us, session, unlimited, is_df);
+        let appended = train.append(us, remote, frame_bytes, |out| match probe {
+            SleeveProbe::Heartbeat { connection_uid } => {
                 out.copy_from_slice(&heartbeat_frame(connection_uid));
             }
-            ProbeKind::FragmentationTest | ProbeKind::MtuTest { .. } => out.fill(0),
+            SleeveProbe::FragmentationTest | SleeveProbe::MtuTest { .. } => out.fill(0),
         });
         if appended.is_err() {
             self.probe_counters.count(DropReason::TooBigDatagram);
         }
-        let is_sent = lane.flush(|tunnel, is_df, bytes, datagram_bytes| {
+        let is_beyond = is_beyond(lane, probe);
+        let is_sent = train.flush(|path, is_df, bytes, datagram_bytes| {
             if is_beyond {
-                port.send_beyond(tunnel, bytes);
+                port.send_beyond(path, bytes);
             } else {
-                port.send(tunnel, is_df, bytes, datagram_bytes);
+                port.send(path, is_df, bytes, datagram_bytes);
             }
         });
         if !is_sent {
-            port.tell(TunnelEvent::CounterExhausted { link: probe.link });
+            port.tell(SleeveEvent::CounterExhausted.on(link));
         }
     }
 
@@ -304,13 +314,13 @@ impl Drop for Plane {
     }
 }
 
-/// Whether a probe looks for more than its tunnel is known to carry. The discovery probe asks the
+/// Whether a probe looks for more than its lane is known to carry. The discovery probe asks the
 /// kernel what it knows, so it does not.
-fn is_beyond(tunnel: &Tunnel, kind: ProbeKind) -> bool {
-    let ProbeKind::MtuTest { frame_bytes } = kind else {
+fn is_beyond(lane: &SleeveLane, probe: SleeveProbe) -> bool {
+    let SleeveProbe::MtuTest { frame_bytes } = probe else {
         return false;
     };
-    let known_bytes = tunnel.mtu_bytes.saturating_add(ETHERNET_BYTES);
+    let known_bytes = lane.mtu_bytes.saturating_add(ETHERNET_BYTES);
     frame_bytes > known_bytes && frame_bytes != PMTU_DISCOVERY_BYTES
 }
 

@@ -19,7 +19,10 @@ use std::time::{Duration, Instant};
 
 use linux::netns::{Netns, run_in};
 use nacl::SessionKey;
-use overlay::table::{Cipher, ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent};
+use overlay::kind::{Kind, Lane, Lanes, TunnelEvent};
+use overlay::protection::{Cipher, Protection};
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
+use overlay::table::{ForwardingTable, Neighbour, PlaneEvent, Routes};
 use plane::{Config, Ended, Events, Plane};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use wire::{LinkId, PeerName};
@@ -185,8 +188,11 @@ impl Lab {
         } = self.plan;
         let mut table = ForwardingTable {
             us: name(n),
-            peers: (1..=hosts).map(name).collect(),
             ..ForwardingTable::default()
+        };
+        let mut routes = Routes {
+            peers: (1..=hosts).map(name).collect(),
+            ..Routes::default()
         };
         let neighbours: Vec<usize> = [n.wrapping_sub(1), n + 1]
             .into_iter()
@@ -199,33 +205,38 @@ impl Lab {
             } else {
                 format!("192.168.{cable}.{m}:{PORT}").parse().unwrap()
             };
-            let tunnel = Tunnel {
-                link: LinkId::outbound(m as u64),
-                remote: name(m),
-                key: encrypted.then(|| Arc::new(SessionKey::from_bytes([cable as u8; 32]))),
-                cipher: [Cipher::Secretbox, Cipher::AesGcm][cable % 2],
+            let key = encrypted.then(|| Arc::new(SessionKey::from_bytes([cable as u8; 32])));
+            let cipher = [Cipher::Secretbox, Cipher::AesGcm][cable % 2];
+            let lane = SleeveLane {
+                protection: key.map_or(Protection::Clear, |key| Protection::Sealed(key, cipher)),
                 outbound: n < m,
                 remote_address: Some(address),
-                carries_traffic: true,
                 mtu_bytes,
                 max_payload_bytes: mtu_bytes + if encrypted { 58 } else { 34 },
                 exceeds_kernel_mtu: false,
                 stack_frag,
             };
-            table.tunnels.insert(name(m), Arc::new(tunnel));
+            let neighbour = Neighbour {
+                link: LinkId::outbound(m as u64),
+                remote: name(m),
+                lanes: Lanes::from_iter([Lane::Sleeve(lane)]),
+                chosen: Some(Kind::Sleeve),
+            };
+            table.neighbours.insert(name(m), Arc::new(neighbour));
         }
         for m in (1..=hosts).filter(|&m| m != n) {
-            table
+            routes
                 .unicast
                 .insert(name(m), name(if m < n { n - 1 } else { n + 1 }));
             let onward = neighbours.iter().filter(|&&k| (k < n) != (m < n));
-            table
+            routes
                 .broadcast
                 .insert(name(m), onward.map(|&k| name(k)).collect());
         }
-        table
+        routes
             .broadcast
             .insert(name(n), neighbours.iter().map(|&m| name(m)).collect());
+        table.routes = Arc::new(routes);
         self.planes[n - 1].0.program(Arc::new(table));
     }
 
@@ -281,7 +292,7 @@ impl Lab {
     /// The next event of host `n`, waiting a little.
     fn event(&mut self, n: usize) -> Option<TunnelEvent> {
         for _ in 0..800 {
-            if let Ok(Some(event)) = self.planes[n - 1].1.try_next() {
+            if let Ok(Some(PlaneEvent::Tunnel(event))) = self.planes[n - 1].1.try_next() {
                 return Some(event);
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -459,11 +470,10 @@ fn datagram_beyond_the_path_mtu_is_reported_with_the_mtu() {
     };
     lab.container(1, "ping -c 1 -W 2 10.32.0.2");
     lab.container(1, "ping -c 1 -W 1 -M do -s 2000 10.32.0.2 || true");
-    let event = TunnelEvent::TooBig {
-        link: LinkId::outbound(2),
+    let event = SleeveEvent::TooBig {
         path_mtu_bytes: 1400,
     };
-    assert_eq!(lab.event(1), Some(event));
+    assert_eq!(lab.event(1), Some(event.on(LinkId::outbound(2))));
 }
 
 #[test]
@@ -473,42 +483,38 @@ fn probes_arrive_as_what_they_were_sent_as() {
     };
     let kinds = [
         (
-            ProbeKind::Heartbeat { connection_uid: 7 },
+            SleeveProbe::Heartbeat { connection_uid: 7 },
             SpecialKind::Heartbeat { connection_uid: 7 },
         ),
-        (ProbeKind::FragmentationTest, SpecialKind::FragmentationTest),
         (
-            ProbeKind::MtuTest { frame_bytes: 1428 },
+            SleeveProbe::FragmentationTest,
+            SpecialKind::FragmentationTest,
+        ),
+        (
+            SleeveProbe::MtuTest { frame_bytes: 1428 },
             SpecialKind::MtuTest { frame_bytes: 1428 },
         ),
     ];
     for (probe, special) in kinds {
-        lab.in_host(1, || {
-            lab.planes[0].0.probe(Probe {
-                link: LinkId::outbound(2),
-                kind: probe,
-            })
-        });
-        let Some(TunnelEvent::Special { link, from, kind }) = lab.event(2) else {
-            panic!("{probe:?} did not arrive");
+        lab.in_host(1, || lab.planes[0].0.probe(probe.on(LinkId::outbound(2))));
+        let event = SleeveEvent::Special {
+            from: "192.168.1.1:6783".parse().unwrap(),
+            kind: special,
         };
-        assert_eq!((link, kind), (LinkId::outbound(1), special));
-        assert_eq!(from, "192.168.1.1:6783".parse().unwrap());
+        assert_eq!(
+            lab.event(2),
+            Some(event.on(LinkId::outbound(1))),
+            "{probe:?}"
+        );
     }
-    let kind = ProbeKind::MtuTest {
+    let kind = SleeveProbe::MtuTest {
         frame_bytes: 60_000,
     };
-    lab.in_host(1, || {
-        lab.planes[0].0.probe(Probe {
-            link: LinkId::outbound(2),
-            kind,
-        })
-    });
-    let event = TunnelEvent::TooBig {
-        link: LinkId::outbound(2),
+    lab.in_host(1, || lab.planes[0].0.probe(kind.on(LinkId::outbound(2))));
+    let event = SleeveEvent::TooBig {
         path_mtu_bytes: 1500,
     };
-    assert_eq!(lab.event(1), Some(event));
+    assert_eq!(lab.event(1), Some(event.on(LinkId::outbound(2))));
 }
 
 #[test]

@@ -215,12 +215,12 @@ impl<'w> Observer<'w> {
                 let mut hops = 0;
                 while at != to {
                     let table = &self.world.hosts[at].forwarder.table;
-                    let hop = table.unicast.get(&goal);
+                    let hop = table.routes.unicast.get(&goal);
                     let hop = hop.ok_or_else(|| format!("site {at} has no route to {to}"))?;
-                    if !table
-                        .tunnels
+                    if table
+                        .neighbours
                         .get(hop)
-                        .is_some_and(|tunnel| tunnel.carries_traffic)
+                        .is_none_or(|neighbour| neighbour.chosen.is_none())
                     {
                         return Err(format!("site {at} has no tunnel to its next hop to {to}"));
                     }
@@ -263,12 +263,13 @@ impl<'w> Observer<'w> {
             for tunnel in &status.tunnels {
                 let other = self.sites[&tunnel.remote];
                 let table = &self.world.hosts[site].forwarder.table;
-                let Some(published) = table.tunnels.get(&tunnel.remote) else {
+                let neighbour = table.neighbours.get(&tunnel.remote);
+                let Some(published) = neighbour.and_then(|neighbour| neighbour.carrier()) else {
                     return Err(format!("site {site} has no tunnel to {other}"));
                 };
                 let port = self.world.hosts[other].udp_port;
                 if published
-                    .remote_address
+                    .remote_address()
                     .is_none_or(|address| address.port() != port)
                 {
                     return Err(format!("site {site} has an old address for {other}"));
@@ -276,13 +277,13 @@ impl<'w> Observer<'w> {
                 let path: PathMtu = self.world.network.path_mtu(site, other);
                 let ip = self.plan.sites[other].ip;
                 let expected = path.bytes - overhead_bytes(ip, tunnel.cipher.is_some());
-                let mtu = published.mtu_bytes;
+                let mtu = published.mtu_bytes();
                 if mtu > expected || !disturbed && mtu != expected {
                     return Err(format!(
                         "site {site} found MTU {mtu} to {other}, not {expected}"
                     ));
                 }
-                if !disturbed && !published.stack_frag {
+                if !disturbed && !published.may_be_fragmented() {
                     return Err(format!("site {site} distrusts fragmentation to {other}"));
                 }
             }

@@ -229,7 +229,10 @@ impl Study {
 
     fn has_route(&self, from: usize, to: usize) -> bool {
         let table = &self.world.hosts[from].forwarder.table;
-        table.unicast.contains_key(&self.world.hosts[to].site.name)
+        table
+            .routes
+            .unicast
+            .contains_key(&self.world.hosts[to].site.name)
     }
 
     fn sees_joined(&self, mesh: &Mesh, one: usize, two: usize) -> bool {

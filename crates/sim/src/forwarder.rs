@@ -6,12 +6,14 @@ use std::sync::Arc;
 
 use nacl::SessionKey;
 use overlay::forward::{self, Captured, Received};
-use overlay::mac::MacTable;
+use overlay::kind::{Lane, LaneProbe, Probe, TunnelEvent};
+use overlay::mac::{Learned, MacCorrection, MacTable, Sighting};
 use overlay::pmtu::overhead_bytes;
-use overlay::table::{ForwardingTable, Probe, ProbeKind, SpecialKind, Tunnel, TunnelEvent};
-use wire::PeerName;
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
+use overlay::table::{ForwardingTable, Neighbour};
 use wire::ethernet::MacAddr;
 use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES};
+use wire::{LinkId, PeerName};
 
 /// Ethertype of test frames: local experimental.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
@@ -46,7 +48,7 @@ pub struct Datagram {
     /// Length of the IP packet.
     pub packet_bytes: usize,
     /// The tunnel it left by, for refusals.
-    pub link: wire::LinkId,
+    pub link: LinkId,
     /// What it carries.
     pub body: Body,
 }
@@ -72,13 +74,29 @@ pub struct Forwarder {
     /// The newest snapshot.
     pub table: Arc<ForwardingTable>,
     macs: MacTable,
+    learned: Vec<Sighting>,
 }
 
 impl Forwarder {
     /// Takes a new snapshot.
     pub fn program(&mut self, table: Arc<ForwardingTable>) {
-        self.macs.retain_peers(|peer| table.peers.contains(&peer));
         self.table = table;
+    }
+
+    /// Corrects what was learned.
+    pub fn correct(&mut self, correction: &MacCorrection) {
+        self.macs.correct(correction);
+    }
+
+    /// What was learned since this was last asked.
+    pub fn take_learned(&mut self) -> Vec<Sighting> {
+        std::mem::take(&mut self.learned)
+    }
+
+    fn learn(&mut self, mac: MacAddr, peer: PeerName) {
+        if self.macs.learn(mac, peer, 0) != Learned::Known {
+            self.learned.push(Sighting { mac, peer });
+        }
     }
 
     /// The datagram of a special frame.
@@ -87,24 +105,26 @@ impl Forwarder {
     ///
     /// When the tunnel was not published, or without an address: the node promised both.
     pub fn probe(&self, probe: &Probe) -> Result<Datagram, String> {
-        let mut tunnels = self.table.tunnels.values();
-        let tunnel = tunnels.find(|tunnel| tunnel.link == probe.link);
-        let tunnel = tunnel.ok_or("a probe names a tunnel that was not published")?;
-        let (kind, df, frame_bytes) = match probe.kind {
-            ProbeKind::Heartbeat { connection_uid } => (
+        let neighbour = self.table.neighbour(probe.link);
+        let neighbour = neighbour.ok_or("a probe names a tunnel that was not published")?;
+        let LaneProbe::Sleeve(probe) = probe.probe;
+        let lane = neighbour.lanes.sleeve();
+        let lane = lane.ok_or("a probe names a lane that was not published")?;
+        let (kind, df, frame_bytes) = match probe {
+            SleeveProbe::Heartbeat { connection_uid } => (
                 SpecialKind::Heartbeat { connection_uid },
                 true,
                 HEARTBEAT_BYTES,
             ),
-            ProbeKind::FragmentationTest => {
+            SleeveProbe::FragmentationTest => {
                 let bytes = FRAGMENTATION_TEST_BYTES;
                 (SpecialKind::FragmentationTest, false, bytes)
             }
-            ProbeKind::MtuTest { frame_bytes } => {
+            SleeveProbe::MtuTest { frame_bytes } => {
                 (SpecialKind::MtuTest { frame_bytes }, true, frame_bytes)
             }
         };
-        let datagram = self.datagram(tunnel, df, frame_bytes, Body::Special(kind));
+        let datagram = self.datagram(neighbour.link, lane, df, frame_bytes, Body::Special(kind));
         datagram.ok_or_else(|| "a probe goes to a tunnel without address".to_owned())
     }
 
@@ -131,39 +151,40 @@ impl Forwarder {
                 hops.iter().filter_map(copy).collect()
             }
         };
-        self.macs.learn(source, us, 0);
+        self.learn(source, us);
         copies
     }
 
     /// A datagram arrived.
     pub fn receive(&mut self, datagram: Datagram, from: SocketAddr) -> Arrival {
         let table = Arc::clone(&self.table);
-        let Some(tunnel) = table.tunnels.get(&datagram.sender) else {
+        let Some(neighbour) = table.neighbours.get(&datagram.sender) else {
             return Arrival::Dropped;
         };
-        let bytes = |key: &Option<Arc<SessionKey>>| key.as_ref().map(|key| *key.expose_bytes());
-        if bytes(&tunnel.key) != bytes(&datagram.key) {
+        let Some(lane) = neighbour.lanes.sleeve() else {
+            return Arrival::Dropped;
+        };
+        let bytes = |key: Option<&Arc<SessionKey>>| key.map(|key| *key.expose_bytes());
+        if bytes(lane.protection.key()) != bytes(datagram.key.as_ref()) {
             return Arrival::Dropped;
         }
         match datagram.body {
-            Body::Special(_) if !table.peers.contains(&datagram.sender) => Arrival::Dropped,
-            Body::Special(kind) => Arrival::Event(TunnelEvent::Special {
-                link: tunnel.link,
-                from,
-                kind,
-            }),
+            Body::Special(_) if !table.routes.knows(datagram.sender) => Arrival::Dropped,
+            Body::Special(kind) => {
+                Arrival::Event(SleeveEvent::Special { from, kind }.on(neighbour.link))
+            }
             Body::Frame {
                 origin,
                 destination,
                 bytes,
-            } => self.receive_frame(&table, tunnel, origin, destination, &bytes),
+            } => self.receive_frame(&table, neighbour, origin, destination, &bytes),
         }
     }
 
     fn receive_frame(
         &mut self,
         table: &ForwardingTable,
-        via: &Tunnel,
+        via: &Neighbour,
         origin: PeerName,
         destination: PeerName,
         bytes: &Arc<[u8]>,
@@ -182,7 +203,7 @@ impl Forwarder {
                 let copy = |&hop: &PeerName| self.copy(origin, hop, hop, bytes);
                 let copies = pass_on.iter().filter_map(copy).collect();
                 let source = bytes[6..12].try_into().expect("six bytes");
-                self.macs.learn(MacAddr(source), origin, 0);
+                self.learn(MacAddr(source), origin);
                 let number = bytes[14..22].try_into().expect("eight bytes");
                 Arrival::Frame {
                     delivered: Some(u64::from_be_bytes(number)),
@@ -199,11 +220,13 @@ impl Forwarder {
         next_hop: PeerName,
         bytes: &Arc<[u8]>,
     ) -> Option<Datagram> {
-        let tunnel = forward::tunnel_to(&self.table, next_hop).ok()?;
+        let carrier = forward::carrier_to(&self.table, next_hop).ok()?;
+        let Lane::Sleeve(lane) = carrier.lane;
         let bytes = Arc::clone(bytes);
         let length = bytes.len();
         self.datagram(
-            tunnel,
+            carrier.neighbour.link,
+            lane,
             true,
             length,
             Body::Frame {
@@ -216,20 +239,22 @@ impl Forwarder {
 
     fn datagram(
         &self,
-        tunnel: &Tunnel,
+        link: LinkId,
+        lane: &SleeveLane,
         df: bool,
         frame_bytes: usize,
         body: Body,
     ) -> Option<Datagram> {
-        let to = tunnel.remote_address?;
-        let overhead = overhead_bytes(to.ip(), tunnel.key.is_some());
+        let to = lane.remote_address?;
+        let key = lane.protection.key();
+        let overhead = overhead_bytes(to.ip(), key.is_some());
         Some(Datagram {
             sender: self.table.us,
-            key: tunnel.key.clone(),
+            key: key.cloned(),
             to,
             df,
             packet_bytes: frame_bytes - forward::ETHERNET_BYTES + overhead,
-            link: tunnel.link,
+            link,
             body,
         })
     }

@@ -9,7 +9,7 @@ use ipam::rows::RowWrite;
 use ipam::{Ipam, IpamConfig};
 use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, RequestId};
-use overlay::table::Cipher;
+use overlay::protection::Cipher;
 
 use crate::addresses::ledger::Promises;
 use crate::forwarder::Forwarder;

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use ipam::address::Subnet;
 use node::{Command, Input, Output, Record};
-use overlay::table::{ForwardingTable, TunnelEvent};
+use overlay::kind::TunnelEvent;
+use overlay::table::ForwardingTable;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tracing::{Span, info_span};
@@ -481,6 +482,7 @@ impl World {
                 self.check_table(site, &table)?;
                 self.hosts[site].forwarder.program(table);
             }
+            Output::Correct(correction) => self.hosts[site].forwarder.correct(&correction),
             Output::Probe(probe) => {
                 let datagram = self.hosts[site].forwarder.probe(&probe);
                 let datagram = datagram.map_err(|text| format!("site {site}: {text}"))?;
@@ -494,8 +496,12 @@ impl World {
     /// The plaintext tripwire: a tunnel that should be encrypted has a key, at any moment.
     fn check_table(&self, site: usize, table: &ForwardingTable) -> Result<(), Violation> {
         let us = &self.hosts[site].site;
-        for (remote, tunnel) in &table.tunnels {
-            let has_key = tunnel.key.is_some();
+        let lanes = table
+            .neighbours
+            .iter()
+            .flat_map(|(remote, neighbour)| neighbour.lanes.iter().map(move |lane| (remote, lane)));
+        for (remote, lane) in lanes {
+            let has_key = lane.is_sealed();
             if self.hostile {
                 // The other end may be anybody.
                 if us.password.is_some() && us.trusted.is_empty() && !has_key {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
-use overlay::table::{ForwardingTable, Probe, ProbeKind, SpecialKind, TunnelEvent};
+use overlay::kind::{LaneProbe, Probe, TunnelEvent};
+use overlay::mac::MacCorrection;
+use overlay::table::{ForwardingTable, PlaneEvent};
 use plane::Ended;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
@@ -70,7 +72,7 @@ pub(super) struct FakePlane {
 #[derive(Debug, Default)]
 struct State {
     table: Arc<ForwardingTable>,
-    events: VecDeque<TunnelEvent>,
+    events: VecDeque<PlaneEvent>,
     ended: Option<Ended>,
     reader: Option<Waker>,
 }
@@ -88,7 +90,7 @@ impl FakePlane {
     }
 
     /// Has something to tell.
-    pub(super) fn tell(&self, event: TunnelEvent) {
+    pub(super) fn tell(&self, event: PlaneEvent) {
         let mut state = lock(&self.state);
         state.events.push_back(event);
         wake(state);
@@ -111,43 +113,40 @@ impl FakePlane {
     }
 
     /// Takes a special frame of a neighbour in, if there is a tunnel for it.
-    fn receive(&self, from: PeerName, kind: SpecialKind) {
-        if let Some(tunnel) = self.table().tunnels.get(&from) {
-            self.tell(TunnelEvent::Special {
-                link: tunnel.link,
-                from: SocketAddr::from((Ipv4Addr::LOCALHOST, 9)),
-                kind,
-            });
+    fn receive(&self, from: PeerName, probe: LaneProbe) {
+        if let Some(neighbour) = self.table().neighbours.get(&from) {
+            let event = probe.heard(SocketAddr::from((Ipv4Addr::LOCALHOST, 9)));
+            let link = neighbour.link;
+            self.tell(PlaneEvent::Tunnel(TunnelEvent { link, event }));
         }
     }
 }
 
 impl DataPlane for FakePlane {
     fn program(&mut self, table: Arc<ForwardingTable>) {
-        let links = table.tunnels.values().map(|tunnel| tunnel.link);
+        let links = table.neighbours.values().map(|neighbour| neighbour.link);
         self.journal.note(Deed::Program(links.collect()));
         lock(&self.state).table = table;
     }
 
+    fn correct(&mut self, _: &MacCorrection) {}
+
     fn probe(&mut self, probe: Probe) {
         self.journal.note(Deed::Probe(probe.link));
-        let kind = match probe.kind {
-            ProbeKind::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
-            ProbeKind::FragmentationTest => SpecialKind::FragmentationTest,
-            ProbeKind::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
-        };
-        let table = self.table();
-        let mut tunnels = table.tunnels.iter();
-        let Some((remote, _)) = tunnels.find(|(_, tunnel)| tunnel.link == probe.link) else {
+        let Some(remote) = self
+            .table()
+            .neighbour(probe.link)
+            .map(|neighbour| neighbour.remote)
+        else {
             return;
         };
-        let remote = lock(&self.air.0).get(remote).cloned();
+        let remote = lock(&self.air.0).get(&remote).cloned();
         if let Some(remote) = remote {
-            remote.receive(self.us, kind);
+            remote.receive(self.us, probe.probe);
         }
     }
 
-    fn try_event(&mut self) -> Result<Option<TunnelEvent>, Ended> {
+    fn try_event(&mut self) -> Result<Option<PlaneEvent>, Ended> {
         let mut state = lock(&self.state);
         match (state.events.pop_front(), &state.ended) {
             (None, Some(ended)) => Err(ended.clone()),
@@ -155,7 +154,7 @@ impl DataPlane for FakePlane {
         }
     }
 
-    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<TunnelEvent, Ended>> {
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<PlaneEvent, Ended>> {
         lock(&self.state).reader = Some(context.waker().clone());
         match self.try_event() {
             Ok(Some(event)) => Poll::Ready(Ok(event)),

@@ -7,6 +7,7 @@ use std::task::Poll;
 use ipam::{Init, Ipam, IpamConfig, Patience};
 use mesh::status::TargetState;
 use mesh::{DirectPeer, MeshConfig};
+use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use overlay::table::ForwardingTable;
 use tokio::net::{TcpListener, TcpStream};
 use wire::PeerName;
@@ -129,12 +130,12 @@ fn send(link: LinkId) -> Output {
     }
 }
 
-fn heartbeat() -> TunnelEvent {
-    TunnelEvent::Special {
-        link: LinkId::outbound(1),
+fn heartbeat() -> PlaneEvent {
+    let heartbeat = SleeveEvent::Special {
         from: SocketAddr::from(([192, 0, 2, 1], 6783)),
-        kind: overlay::table::SpecialKind::Heartbeat { connection_uid: 1 },
-    }
+        kind: SpecialKind::Heartbeat { connection_uid: 1 },
+    };
+    PlaneEvent::Tunnel(heartbeat.on(LinkId::outbound(1)))
 }
 
 #[tokio::test]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use overlay::table::{ForwardingTable, Probe, TunnelEvent};
+use overlay::kind::Probe;
+use overlay::mac::MacCorrection;
+use overlay::table::{ForwardingTable, PlaneEvent};
 use plane::{Ended, Events, Plane};
 
 /// A data plane, as the driver sees it.
@@ -11,14 +13,17 @@ pub trait DataPlane: Send {
     /// Publishes a snapshot.
     fn program(&mut self, table: Arc<ForwardingTable>);
 
+    /// Corrects what it learned.
+    fn correct(&mut self, correction: &MacCorrection);
+
     /// Sends a special frame by the snapshot published last.
     fn probe(&mut self, probe: Probe);
 
     /// The next event, if one waits. An error once the data plane ended and all events are out.
-    fn try_event(&mut self) -> Result<Option<TunnelEvent>, Ended>;
+    fn try_event(&mut self) -> Result<Option<PlaneEvent>, Ended>;
 
     /// The next event; `Pending` keeps the waker for it.
-    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<TunnelEvent, Ended>>;
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<PlaneEvent, Ended>>;
 }
 
 /// The data plane of this host and what it has to tell.
@@ -34,15 +39,19 @@ impl DataPlane for HostPlane {
         self.plane.program(table);
     }
 
+    fn correct(&mut self, correction: &MacCorrection) {
+        self.plane.correct(correction);
+    }
+
     fn probe(&mut self, probe: Probe) {
         self.plane.probe(probe);
     }
 
-    fn try_event(&mut self) -> Result<Option<TunnelEvent>, Ended> {
+    fn try_event(&mut self) -> Result<Option<PlaneEvent>, Ended> {
         self.events.try_next()
     }
 
-    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<TunnelEvent, Ended>> {
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<PlaneEvent, Ended>> {
         self.events.poll_next(context)
     }
 }

@@ -1,6 +1,6 @@
 //! The situation of the samples in spec/cli-api.md 5, and the report made from it.
 
-use overlay::table::Cipher;
+use overlay::protection::Cipher;
 use wire::LinkId;
 use wire::topology::{ConnectionSummary, PeerSummary};
 

@@ -51,6 +51,11 @@ impl Mesh {
         self.peers.names()
     }
 
+    /// Every short id in use and its owner (spec/mesh.md 9).
+    pub fn short_ids(&self) -> BTreeMap<u16, PeerName> {
+        self.peers.short_id_owners()
+    }
+
     /// Everybody gossip can reach over the topology as it is, ourselves included, ascending.
     pub fn reachable(&mut self) -> Vec<PeerName> {
         self.gossip_unicast_routes().keys().copied().collect()

@@ -12,28 +12,21 @@ const RANDOM_TRIES: usize = 10;
 
 /// All claims on short ids.
 ///
-/// The owner of an id is the lowest-named claimant. An id whose last claimant left stays here with
-/// an empty set: it was used once.
+/// The owner of an id is the lowest-named claimant. Invariant: every id here has one.
 #[derive(Debug, Default)]
 pub(crate) struct ShortIds {
     claimants: BTreeMap<u16, BTreeSet<PeerName>>,
-    invalidated: bool,
+    changed: bool,
 }
 
 impl ShortIds {
     /// A peer claims an id.
     pub(crate) fn add(&mut self, id: u16, peer: PeerName) {
         debug_assert!(id < SHORT_IDS, "ids are checked when they arrive");
-        match self.claimants.get_mut(&id) {
-            None => {
-                self.claimants.insert(id, BTreeSet::from([peer]));
-            }
-            Some(claimants) => {
-                let owner = claimants.first().copied();
-                claimants.insert(peer);
-                self.invalidated |= claimants.first().copied() != owner;
-            }
-        }
+        let claimants = self.claimants.entry(id).or_default();
+        let owner = claimants.first().copied();
+        claimants.insert(peer);
+        self.changed |= claimants.first().copied() != owner;
     }
 
     /// A peer no longer claims an id.
@@ -43,7 +36,16 @@ impl ShortIds {
         };
         let owner = claimants.first().copied();
         claimants.remove(&peer);
-        self.invalidated |= !claimants.is_empty() && claimants.first().copied() != owner;
+        self.changed |= claimants.first().copied() != owner;
+        if claimants.is_empty() {
+            self.claimants.remove(&id);
+        }
+    }
+
+    /// Every id in use and the peer that owns it.
+    pub(crate) fn owners(&self) -> BTreeMap<u16, PeerName> {
+        let owner = |(id, claimants): (&u16, &BTreeSet<PeerName>)| Some((*id, *claimants.first()?));
+        self.claimants.iter().filter_map(owner).collect()
     }
 
     /// The peer that owns an id.
@@ -53,10 +55,9 @@ impl ShortIds {
             .and_then(|claimants| claimants.first().copied())
     }
 
-    /// Whether flows keyed by short ids must be dropped since this was last asked: an id changed
-    /// owner, or a once used one was claimed again.
-    pub(crate) fn take_invalidated(&mut self) -> bool {
-        std::mem::take(&mut self.invalidated)
+    /// Whether an id got another owner, its first or none since this was last asked.
+    pub(crate) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
     }
 
     /// A free id chosen at random; `None` if all are taken.
@@ -91,34 +92,36 @@ mod tests {
     fn the_lowest_name_owns_and_the_next_inherits() {
         let mut ids = ShortIds::default();
         ids.add(7, B);
-        assert!(!ids.take_invalidated(), "a first claim is no event");
+        assert!(ids.take_changed(), "a first owner");
         ids.add(7, A);
         assert_eq!(ids.owner(7), Some(A));
-        assert!(ids.take_invalidated());
+        assert!(ids.take_changed());
         ids.remove(7, A);
         assert_eq!(ids.owner(7), Some(B));
-        assert!(ids.take_invalidated());
+        assert!(ids.take_changed());
     }
 
     #[test]
     fn a_higher_claimant_changes_nothing() {
         let mut ids = ShortIds::default();
         ids.add(7, A);
+        assert!(ids.take_changed());
         ids.add(7, B);
         ids.remove(7, B);
         assert_eq!(ids.owner(7), Some(A));
-        assert!(!ids.take_invalidated());
+        assert!(!ids.take_changed());
     }
 
     #[test]
-    fn reuse_of_a_once_used_id_is_an_event_and_its_release_is_not() {
+    fn release_of_an_id_is_an_event_and_so_is_its_reuse() {
         let mut ids = ShortIds::default();
         ids.add(7, A);
+        assert!(ids.take_changed());
         ids.remove(7, A);
         assert_eq!(ids.owner(7), None);
-        assert!(!ids.take_invalidated());
+        assert!(ids.owners().is_empty() && ids.take_changed());
         ids.add(7, A);
-        assert!(ids.take_invalidated());
+        assert!(ids.take_changed());
     }
 
     #[test]

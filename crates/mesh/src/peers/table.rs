@@ -144,6 +144,11 @@ impl PeerTable {
         &mut self.doubts
     }
 
+    /// Every short id in use and its owner.
+    pub(crate) fn short_id_owners(&self) -> BTreeMap<u16, PeerName> {
+        self.short_ids.owners()
+    }
+
     /// The owner of a short id.
     pub(crate) fn short_id_owner(&self, id: u16) -> Option<PeerName> {
         self.short_ids.owner(id)

@@ -3,12 +3,16 @@
 
 mod allocation;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
-use wire::LinkId;
 
 use mesh::{DirectPeer, GossipContent, Password};
-use overlay::table::{Cipher, ProbeKind, SpecialKind, Tunnel, TunnelEvent};
+use overlay::kind::LaneProbe;
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
+use overlay::table::Neighbour;
+use wire::LinkId;
+use wire::ethernet::MacAddr;
 
 use super::*;
 
@@ -62,6 +66,7 @@ struct Pair {
     /// What was made durable.
     rows: [BTreeMap<String, Vec<u8>>; 2],
     replies: Vec<(usize, RequestId, Reply)>,
+    corrections: [Vec<MacCorrection>; 2],
     now: Instant,
 }
 
@@ -80,6 +85,7 @@ impl Pair {
             closed: false,
             rows: Default::default(),
             replies: Vec::new(),
+            corrections: Default::default(),
             now,
         };
         pair.input(
@@ -146,6 +152,7 @@ impl Pair {
                 self.nodes[1 - n].handle_input(Input::LinkClosed { link, error }, now);
             }
             Output::Program(table) => self.tables[n] = table,
+            Output::Correct(correction) => self.corrections[n].push(correction),
             Output::Probe(probe) => self.carry(n, &probe),
             Output::Persist(Record::DirectPeers(_)) => {}
             Output::Persist(Record::Rows(changes)) => {
@@ -161,33 +168,40 @@ impl Pair {
     }
 
     fn carry(&mut self, n: usize, probe: &Probe) {
-        let tunnel = self.tunnel(n).expect("published before the probe");
-        assert_eq!(tunnel.link, probe.link);
-        assert_ne!(tunnel.remote_address, None);
-        let kind = match probe.kind {
-            ProbeKind::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
-            ProbeKind::FragmentationTest => SpecialKind::FragmentationTest,
-            ProbeKind::MtuTest { frame_bytes } if frame_bytes > 1452 => {
-                let (link, path_mtu_bytes) = (tunnel.link, 1500);
-                let event = TunnelEvent::TooBig {
-                    link,
-                    path_mtu_bytes,
+        let near = self.neighbour(n).expect("published before the probe");
+        assert_eq!(near.link, probe.link);
+        assert_ne!(self.lane(n).unwrap().remote_address, None);
+        let LaneProbe::Sleeve(what) = probe.probe;
+        let kind = match what {
+            SleeveProbe::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
+            SleeveProbe::FragmentationTest => SpecialKind::FragmentationTest,
+            SleeveProbe::MtuTest { frame_bytes } if frame_bytes > 1452 => {
+                let event = SleeveEvent::TooBig {
+                    path_mtu_bytes: 1500,
                 };
-                return self.nodes[n].handle_input(Input::Tunnel(event), self.now);
+                let event = Input::Tunnel(event.on(near.link));
+                return self.nodes[n].handle_input(event, self.now);
             }
-            ProbeKind::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
+            SleeveProbe::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
         };
-        let Some(far) = self.tunnel(1 - n) else {
+        let Some(far) = self.neighbour(1 - n) else {
             return;
         };
         let from = address(n as u8 + 1);
-        let link = far.link;
-        let event = TunnelEvent::Special { link, from, kind };
+        let event = SleeveEvent::Special { from, kind }.on(far.link);
         self.nodes[1 - n].handle_input(Input::Tunnel(event), self.now);
     }
 
-    fn tunnel(&self, n: usize) -> Option<Arc<Tunnel>> {
-        self.tables[n].tunnels.values().next().cloned()
+    fn neighbour(&self, n: usize) -> Option<Arc<Neighbour>> {
+        self.tables[n].neighbours.values().next().cloned()
+    }
+
+    fn lane(&self, n: usize) -> Option<SleeveLane> {
+        self.neighbour(n)?.lanes.sleeve().cloned()
+    }
+
+    fn cipher(&self, n: usize) -> Option<Cipher> {
+        self.lane(n)?.protection.cipher()
     }
 
     fn run_for(&mut self, duration: Duration) {
@@ -220,8 +234,9 @@ fn a_new_node_first_publishes_that_it_knows_nobody() {
         panic!("{outputs:?}");
     };
     assert_eq!(table.us, node.name());
-    assert_eq!(table.peers, [node.name()]);
-    assert!(table.tunnels.is_empty() && table.unicast.is_empty() && table.broadcast.is_empty());
+    assert_eq!(table.routes.peers, [node.name()]);
+    assert!(table.neighbours.is_empty() && table.routes.unicast.is_empty());
+    assert!(table.routes.broadcast.is_empty());
 }
 
 #[test]
@@ -255,12 +270,19 @@ fn two_nodes_establish_a_tunnel_with_a_verified_mtu() {
     let mut pair = Pair::new([config(1, ""), config(2, "")]);
     pair.run_for(Duration::from_secs(3));
     for n in 0..2 {
-        let tunnel = pair.tunnel(n).unwrap();
-        assert!(tunnel.key.is_none() && tunnel.carries_traffic && tunnel.stack_frag);
-        assert_eq!((tunnel.mtu_bytes, tunnel.outbound), (1438, n == 0));
+        let lane = pair.lane(n).unwrap();
+        assert!(lane.protection.cipher().is_none() && lane.stack_frag);
+        assert_eq!((lane.mtu_bytes, lane.outbound), (1438, n == 0));
+        assert!(pair.neighbour(n).unwrap().carrier().is_some());
         let other = pair.nodes[1 - n].name();
-        assert_eq!(pair.tables[n].unicast, BTreeMap::from([(other, other)]));
-        assert_eq!(pair.tables[n].broadcast[&pair.nodes[n].name()], [other]);
+        assert_eq!(
+            pair.tables[n].routes.unicast,
+            BTreeMap::from([(other, other)])
+        );
+        assert_eq!(
+            pair.tables[n].routes.broadcast[&pair.nodes[n].name()],
+            [other]
+        );
         let status = pair.nodes[n].status(pair.now);
         assert_eq!(status.tunnels[0].link, pair.links[n]);
         assert_eq!(status.tunnels[0].reason, "only-common");
@@ -272,9 +294,12 @@ fn two_nodes_establish_a_tunnel_with_a_verified_mtu() {
 fn with_a_password_every_published_tunnel_has_the_same_key_at_both_ends() {
     let mut pair = Pair::new([config(1, "secret"), config(2, "secret")]);
     pair.run_for(Duration::from_secs(3));
-    let keys = [0, 1].map(|n| *pair.tunnel(n).unwrap().key.clone().unwrap().expose_bytes());
+    let keys = [0, 1].map(|n| {
+        let lane = pair.lane(n).unwrap();
+        *lane.protection.key().unwrap().expose_bytes()
+    });
     assert_eq!(keys[0], keys[1]);
-    assert_eq!(pair.tunnel(0).unwrap().mtu_bytes, 1414);
+    assert_eq!(pair.lane(0).unwrap().mtu_bytes, 1414);
 }
 
 /// F28: else by the original's cipher.
@@ -298,7 +323,7 @@ fn datagrams_are_sealed_by_aes_gcm_only_where_both_ends_offer_it() {
             Cipher::Secretbox
         };
         for n in 0..2 {
-            assert_eq!(pair.tunnel(n).unwrap().cipher, expected, "{offers:?}");
+            assert_eq!(pair.cipher(n), Some(expected), "{offers:?}");
             let status = pair.nodes[n].status(pair.now);
             assert_eq!(status.tunnels[0].cipher, Some(expected));
         }
@@ -316,7 +341,7 @@ fn protocol_version_1_uses_the_cipher_of_the_original() {
     let mut pair = Pair::new(configs);
     pair.run_for(Duration::from_secs(3));
     for n in 0..2 {
-        assert_eq!(pair.tunnel(n).unwrap().cipher, Cipher::Secretbox);
+        assert_eq!(pair.cipher(n), Some(Cipher::Secretbox));
     }
 }
 
@@ -330,7 +355,7 @@ fn a_weft_that_is_not_announced_uses_the_cipher_of_the_original() {
     let mut pair = Pair::new(configs);
     pair.run_for(Duration::from_secs(3));
     for n in 0..2 {
-        assert_eq!(pair.tunnel(n).unwrap().cipher, Cipher::Secretbox);
+        assert_eq!(pair.cipher(n), Some(Cipher::Secretbox));
     }
 }
 
@@ -350,7 +375,7 @@ fn only_mutual_trust_leaves_the_data_plane_in_clear() {
         let mut pair = Pair::new(configs);
         pair.run_for(Duration::from_secs(3));
         for n in 0..2 {
-            assert_eq!(pair.tunnel(n).unwrap().key.is_some(), expected);
+            assert_eq!(pair.cipher(n).is_some(), expected);
             assert_eq!(
                 pair.nodes[n].status(pair.now).tunnels[0].cipher.is_some(),
                 expected
@@ -363,7 +388,7 @@ fn only_mutual_trust_leaves_the_data_plane_in_clear() {
 fn different_passwords_publish_no_tunnel() {
     let mut pair = Pair::new([config(1, "secret"), config(2, "other")]);
     assert!(pair.closed);
-    assert!(pair.tunnel(0).is_none() && pair.tunnel(1).is_none());
+    assert!(pair.lane(0).is_none() && pair.lane(1).is_none());
     pair.closed = false;
 }
 
@@ -383,12 +408,65 @@ fn a_closed_link_takes_its_tunnel_along() {
             | Output::Dial { .. }
             | Output::Send { .. }
             | Output::Close { .. }
+            | Output::Correct(_)
             | Output::Probe(_)
             | Output::Reply { .. } => None,
         })
         .collect();
     assert_eq!(programs.len(), 1, "one snapshot per input");
-    assert!(programs[0].tunnels.is_empty());
+    assert!(programs[0].neighbours.is_empty());
+}
+
+#[test]
+fn a_changed_tunnel_leaves_the_routes_the_very_same_and_touches_no_address() {
+    let mut pair = Pair::new([config(1, ""), config(2, "")]);
+    pair.run_for(Duration::from_secs(3));
+    let (before, mtu_bytes) = (Arc::clone(&pair.tables[0]), pair.lane(0).unwrap().mtu_bytes);
+    let link = pair.neighbour(0).unwrap().link;
+    let narrower = SleeveEvent::TooBig {
+        path_mtu_bytes: 1400,
+    };
+    pair.input(0, Input::Tunnel(narrower.on(link)));
+    assert!(pair.lane(0).unwrap().mtu_bytes < mtu_bytes);
+    assert!(Arc::ptr_eq(&before.routes, &pair.tables[0].routes));
+    assert!(pair.corrections[0].is_empty());
+}
+
+#[test]
+fn addresses_at_a_peer_that_is_gone_are_forgotten_also_when_learned_late() {
+    let mut pair = Pair::new([config(1, ""), config(2, "")]);
+    pair.run_for(Duration::from_secs(3));
+    let (now, link) = (pair.now, pair.links[0]);
+    let node = &mut pair.nodes[0];
+    let sighting = |peer: u64| Sighting {
+        mac: MacAddr([2, 0, 0, 0, 0, 9]),
+        peer: PeerName::from_u64(0x0200_0000_0000 + peer),
+    };
+    let gone = |outputs: Vec<Output>| {
+        let corrections = outputs.into_iter().filter_map(|output| match output {
+            Output::Correct(correction) => Some(correction.gone),
+            Output::Persist(_)
+            | Output::Dial { .. }
+            | Output::Send { .. }
+            | Output::Close { .. }
+            | Output::Program(_)
+            | Output::Probe(_)
+            | Output::Reply { .. } => None,
+        });
+        corrections.flatten().collect::<Vec<_>>()
+    };
+    node.handle_input(Input::Learned(vec![sighting(1), sighting(2)]), now);
+    assert_eq!(gone(drain(node)), [], "both are known");
+    let error = "EOF".to_owned();
+    node.handle_input(Input::LinkClosed { link, error }, now);
+    let mut outputs = drain(node);
+    for seconds in 1..60 {
+        node.handle_timeout(now + Duration::from_secs(seconds));
+        outputs.extend(drain(node));
+    }
+    assert_eq!(gone(outputs), [sighting(2).peer]);
+    node.handle_input(Input::Learned(vec![sighting(2)]), now);
+    assert_eq!(gone(drain(node)), [sighting(2).peer], "by an older table");
 }
 
 #[test]
@@ -411,8 +489,7 @@ fn inputs_about_what_is_gone_are_ignored() {
         );
         node.handle_input(Input::DialFailed { link, error }, now);
     }
-    let link = LinkId::outbound(5);
-    let event = TunnelEvent::CounterExhausted { link };
+    let event = SleeveEvent::CounterExhausted.on(LinkId::outbound(5));
     node.handle_input(Input::Tunnel(event), now);
     let outputs = drain(&mut node);
     assert!(outputs.is_empty(), "{outputs:?}");

@@ -8,7 +8,7 @@ use wire::ethernet::{EthernetView, MacAddr};
 use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
 use crate::forward::program::{Counters, Program};
 use crate::forward::{Captured, DropReason, decide_captured};
-use crate::mac::{Learned, MacTable};
+use crate::mac::{Learned, MacTable, Sighting};
 use crate::mss;
 use crate::segment::{SuperFrame, VnetHeader, complete_checksum};
 
@@ -55,7 +55,7 @@ impl CapturePath {
                     next_hop,
                 }
             }
-            _ => decide_and_learn(program, macs, now_secs, source, destination),
+            _ => decide_and_learn(program, macs, now_secs, (source, destination), outlet),
         };
         if cut.is_none() && mss::is_syn(frame) {
             clamp(program, verdict, frame);
@@ -138,8 +138,8 @@ fn decide_and_learn<'p>(
     program: &'p Program,
     macs: &RwLock<MacTable>,
     now_secs: u32,
-    source: MacAddr,
-    destination: MacAddr,
+    (source, destination): (MacAddr, MacAddr),
+    outlet: &mut impl Outlet,
 ) -> Captured<'p> {
     let us = program.table.us;
     let (verdict, is_current) = {
@@ -150,9 +150,16 @@ fn decide_and_learn<'p>(
     if verdict == Captured::Drop(DropReason::Injected) {
         tracing::debug!(%source, %destination, "captured frame is associated with another peer");
     } else if !is_current {
-        let mut macs = macs.write().unwrap_or_else(PoisonError::into_inner);
-        if macs.learn(source, us, now_secs) == Learned::New {
+        let learned = {
+            let mut macs = macs.write().unwrap_or_else(PoisonError::into_inner);
+            macs.learn(source, us, now_secs)
+        };
+        if learned != Learned::Known {
             tracing::debug!(mac = %source, "discovered local MAC");
+            outlet.learned(Sighting {
+                mac: source,
+                peer: us,
+            });
         }
     }
     verdict

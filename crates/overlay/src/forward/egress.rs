@@ -12,6 +12,7 @@ use crate::forward::{DropReason, IpClass, Path, choose_path};
 use crate::fragment::Fragmenter;
 use crate::icmp;
 use crate::kind::TunnelEvent;
+use crate::mac::Sighting;
 use crate::segment::{SuperFrame, VnetHeader};
 use crate::sleeve::lane::SleeveEvent;
 
@@ -26,6 +27,8 @@ pub trait Outlet {
     fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]);
     /// Tells the control half.
     fn report(&mut self, event: TunnelEvent);
+    /// Tells that an address was learned.
+    fn learned(&mut self, sighting: Sighting);
     /// Says that a neighbour sent something malformed.
     fn complain(&mut self, sender: PeerName, error: DatagramError);
 }

@@ -14,7 +14,7 @@ use crate::forward::program::{Counters, Program};
 use crate::forward::{DropReason, ETHERNET_BYTES, IpClass, Received, decide_received};
 use crate::fragment::Fragmenter;
 use crate::icmp;
-use crate::mac::{Learned, MacTable};
+use crate::mac::{Learned, MacTable, Sighting};
 use crate::merge::Merger;
 use crate::mss;
 use crate::segment::VnetHeader;
@@ -222,7 +222,7 @@ impl ReceivePath {
         outlet: &mut impl Outlet,
     ) {
         let frame = &arena[range.clone()];
-        learn(scene, origin, frame);
+        learn(scene, origin, frame, outlet);
         for &hop in pass_on.iter().filter(|hop| **hop != via.neighbour.remote) {
             let envelope = Envelope {
                 origin,
@@ -414,7 +414,7 @@ fn find_sender<'a>(
     via
 }
 
-fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8]) {
+fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8], outlet: &mut impl Outlet) {
     let Some(mac) = EthernetView::new(frame).map(EthernetView::source) else {
         return;
     };
@@ -425,8 +425,14 @@ fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8]) {
     if is_current {
         return;
     }
-    let mut macs = scene.macs.write().unwrap_or_else(PoisonError::into_inner);
-    log_learned(mac, origin, macs.learn(mac, origin, scene.now_secs));
+    let learned = {
+        let mut macs = scene.macs.write().unwrap_or_else(PoisonError::into_inner);
+        macs.learn(mac, origin, scene.now_secs)
+    };
+    log_learned(mac, origin, learned);
+    if learned != Learned::Known {
+        outlet.learned(Sighting { mac, peer: origin });
+    }
 }
 
 fn log_learned(mac: MacAddr, peer: PeerName, learned: Learned) {

@@ -47,6 +47,15 @@ pub enum SleeveProbe {
 }
 
 impl SleeveProbe {
+    /// What it is at the far end.
+    pub const fn arrives_as(self) -> SpecialKind {
+        match self {
+            Self::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
+            Self::FragmentationTest => SpecialKind::FragmentationTest,
+            Self::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
+        }
+    }
+
     /// The probe for the lane of this link.
     pub const fn on(self, link: LinkId) -> Probe {
         let probe = LaneProbe::Sleeve(self);

@@ -14,7 +14,7 @@ use overlay::forward::egress::Outlet;
 use overlay::forward::program::{Compiler, Counters, Program};
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::kind::{Kind, Lane, Lanes, TunnelEvent};
-use overlay::mac::MacTable;
+use overlay::mac::{MacTable, Sighting};
 use overlay::protection::{Cipher, Protection};
 use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
 use overlay::sleeve::lane::SleeveLane;
@@ -38,6 +38,7 @@ pub(crate) struct Buffers {
     pub(crate) injected_frames: usize,
     pub(crate) injected_bytes: usize,
     pub(crate) events: Vec<TunnelEvent>,
+    pub(crate) learned: Vec<Sighting>,
     pub(crate) complaints: Vec<DatagramError>,
 }
 
@@ -58,6 +59,7 @@ impl Buffers {
             injected_frames: 0,
             injected_bytes: 0,
             events: Vec::new(),
+            learned: Vec::new(),
             complaints: Vec::new(),
         }
     }
@@ -93,6 +95,10 @@ impl Outlet for Buffers {
 
     fn report(&mut self, event: TunnelEvent) {
         self.events.push(event);
+    }
+
+    fn learned(&mut self, sighting: Sighting) {
+        self.learned.push(sighting);
     }
 
     fn complain(&mut self, _: PeerName, error: DatagramError) {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use mesh::{DirectPeer, GossipContent, Mesh, MeshConfig, MeshOutput, Password};
 use node::Input;
-use overlay::table::{SpecialKind, TunnelEvent};
+use overlay::kind::TunnelEvent;
+use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use rand::{Rng, RngExt};
 use wire::topology::{ConnectionSummary, PeerSummary};
 use wire::{LinkId, PeerName};
@@ -258,9 +259,9 @@ impl World {
         let known: Vec<_> = host
             .forwarder
             .table
-            .tunnels
+            .neighbours
             .values()
-            .map(|t| t.link)
+            .map(|neighbour| neighbour.link)
             .collect();
         for _ in 0..10 {
             let link = match known.len() {
@@ -277,12 +278,9 @@ impl World {
         let kind = match self.rng.random_range(0..5) {
             0 => {
                 let path_mtu_bytes = self.rng.random_range(0..70_000);
-                return TunnelEvent::TooBig {
-                    link,
-                    path_mtu_bytes,
-                };
+                return SleeveEvent::TooBig { path_mtu_bytes }.on(link);
             }
-            1 => return TunnelEvent::CounterExhausted { link },
+            1 => return SleeveEvent::CounterExhausted.on(link),
             2 => SpecialKind::Heartbeat {
                 connection_uid: self.rng.random(),
             },
@@ -292,7 +290,7 @@ impl World {
             },
         };
         let from = "198.51.100.9:1".parse().expect("an address");
-        TunnelEvent::Special { link, from, kind }
+        SleeveEvent::Special { from, kind }.on(link)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use node::Input;
-use overlay::table::TunnelEvent;
+use overlay::sleeve::lane::SleeveEvent;
 
 use super::{Event, Violation, World};
 use crate::forwarder::{Arrival, Datagram};
@@ -28,10 +28,10 @@ impl World {
             .copied()
             .unwrap_or(INTERFACE_MTU_BYTES);
         if datagram.df && datagram.packet_bytes > known {
-            let event = TunnelEvent::TooBig {
-                link: datagram.link,
+            let event = SleeveEvent::TooBig {
                 path_mtu_bytes: known,
-            };
+            }
+            .on(datagram.link);
             let event = Event::News {
                 site,
                 run: host.run,
@@ -78,8 +78,13 @@ impl World {
                 if let Some(number) = delivered {
                     *self.delivered.entry((number, site)).or_default() += 1;
                 }
+                let learned = host.forwarder.take_learned();
+                let run = host.run;
                 self.transmit_all(site, copies);
-                Ok(())
+                if learned.is_empty() {
+                    return Ok(());
+                }
+                self.input(site, run, Input::Learned(learned))
             }
         }
     }

@@ -85,7 +85,10 @@ const KNOWN: [Known; 14] = [
     },
     Known {
         krate: "overlay",
-        members: &["forward", "fragment", "icmp", "merge", "mss", "segment"],
+        members: &[
+            "datagram", "forward", "fragment", "icmp", "kind", "merge", "mss", "segment", "sleeve",
+            "table",
+        ],
     },
     Known {
         krate: "plane",
