@@ -8,8 +8,10 @@
 
 mod clock;
 mod events;
+mod lookout;
 mod outlet;
 mod plane;
+mod rhythm;
 mod threads;
 
 pub use events::{Ended, Events};

@@ -2,7 +2,8 @@
 //! core to run on, so that an acknowledgement does not cost two changes of thread.
 //!
 //! A direction knows whether its descriptor may have more for it: it reads until the kernel says no,
-//! or until a batch is full, and is then left alone until `poll` names it again.
+//! until a batch is full, or until it has the one packet that was expected (see `rhythm`), and is
+//! then left alone until the lookout names it again.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -10,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use linux::tap::{READ_BYTES, Tap};
 use linux::udp::{RECEIVE_BYTES, Received, UdpPair};
@@ -19,11 +21,13 @@ use overlay::forward::merging::{MergeWatch, ReceiveBuffer};
 use overlay::forward::program::Counters;
 use overlay::forward::receive::{ReceivePath, Scene};
 use overlay::segment::VnetHeader;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::clock;
 use crate::events::Ended;
+use crate::lookout::{Lookout, Source, Wait};
 use crate::outlet::{Port, Sockets};
 use crate::plane::Shared;
+use crate::rhythm::{Batch, Expect, Rhythm, Way};
 
 /// Frames read from the TAP before their datagrams leave.
 const CAPTURE_FRAMES_MAX: usize = 64;
@@ -33,10 +37,12 @@ const LARGE_FRAME_BYTES: usize = 32 << 10;
 const RECEIVE_CALLS_MAX: usize = 64;
 /// Room for what those calls give; a batch ends when another full one might not fit.
 const ARENA_BYTES: usize = 8 * RECEIVE_BYTES;
-/// How often the MAC table is swept, seconds.
-const SWEEP_SECS: u32 = 60;
+/// How often the MAC table is swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Batches of a busy thread before it looks at the descriptors it believes idle.
 const BATCHES_UNTIL_LOOK: u32 = 8;
+/// Looks for an answer before one at the TAP.
+const LOOKS_UNTIL_TAP: u32 = 4;
 
 /// Starts the threads between these two ports: one per direction, or one for both if this process
 /// may use one core only.
@@ -98,14 +104,19 @@ fn work(
     mut capture: Option<Capture>,
     mut receive: Option<Receive>,
 ) -> io::Result<()> {
+    let lookout = lookout(shared, waker, capture.as_ref(), receive.as_ref())?;
+    let mut rhythm = Rhythm::new();
     let mut batches = 0;
     while !shared.is_stopped() {
+        let now = clock::now();
         if let Some(capture) = capture.as_mut().filter(|capture| capture.is_ready) {
-            capture.run_batch(shared)?;
+            let batch = capture.run_batch(shared, rhythm.expects(Way::Out, now))?;
+            rhythm.took(Way::Out, batch, now);
         }
         if let Some(receive) = receive.as_mut().filter(|receive| receive.is_ready()) {
-            receive.run_batch(shared);
-            if let Some(capture) = &mut capture {
+            let batch = receive.run_batch(shared, rhythm.expects(Way::In, now));
+            rhythm.took(Way::In, batch, now);
+            if let Some(capture) = capture.as_mut().filter(|_| !batch.is_lone()) {
                 // What was just injected has often been answered by now.
                 capture.is_ready = true;
             }
@@ -113,54 +124,110 @@ fn work(
         let is_idle = capture.as_ref().is_none_or(|capture| !capture.is_ready)
             && receive.as_ref().is_none_or(|receive| !receive.is_ready());
         batches += 1;
+        if is_idle
+            && batches < BATCHES_UNTIL_LOOK
+            && let (Some(capture), Some(receive)) = (&mut capture, &mut receive)
+            && await_answer(shared, &mut rhythm, capture, receive)?
+        {
+            continue;
+        }
         if is_idle || batches >= BATCHES_UNTIL_LOOK {
             batches = 0;
-            look(shared, waker, &mut capture, &mut receive, is_idle)?;
+            let wait = if is_idle {
+                Wait::UntilSeen
+            } else {
+                Wait::Never
+            };
+            look(shared, &lookout, wait, &mut capture, &mut receive)?;
         }
     }
     Ok(())
 }
 
-/// Finds out which descriptors have something, waiting for one if `may_wait`, at most until the
-/// next sweep.
-fn look(
+/// In a conversation, looks for the answer to what was just sent for a moment; whether something
+/// came.
+fn await_answer(
+    shared: &Shared,
+    rhythm: &mut Rhythm,
+    capture: &mut Capture,
+    receive: &mut Receive,
+) -> io::Result<bool> {
+    let mut before = clock::now();
+    let Some(due) = rhythm.answer_due(before) else {
+        return Ok(false);
+    };
+    for look in 1.. {
+        receive.try_again();
+        let answer = receive.run_batch(shared, Expect::One);
+        let frame = if answer.items == 0 && look % LOOKS_UNTIL_TAP == 0 {
+            capture.run_batch(shared, Expect::One)?
+        } else {
+            Batch::default()
+        };
+        let now = clock::now();
+        rhythm.took(Way::In, answer, now);
+        rhythm.took(Way::Out, frame, now);
+        if answer.items + frame.items > 0 {
+            return Ok(true);
+        }
+        if now >= due {
+            rhythm.in_vain();
+            return Ok(false);
+        }
+        if rhythm.is_held_up(before, now) || shared.is_stopped() {
+            return Ok(false);
+        }
+        before = now;
+    }
+    Ok(false)
+}
+
+/// The place where the thread of these directions waits.
+fn lookout(
     shared: &Shared,
     waker: usize,
-    capture: &mut Option<Capture>,
-    receive: &mut Option<Receive>,
-    may_wait: bool,
-) -> io::Result<()> {
-    let timeout = Timespec {
-        tv_sec: if may_wait { i64::from(SWEEP_SECS) } else { 0 },
-        tv_nsec: 0,
-    };
-    let tap = capture.as_ref().map(|capture| Arc::clone(&capture.tap));
-    let sockets = receive.as_ref().map(|receive| Arc::clone(&receive.sockets));
-    let [v4, v6] = sockets.as_deref().map_or([None; 2], Sockets::pairs);
-    // In the place of a descriptor we do not have stands the waker once more.
-    let waker = shared.wakers[waker].as_fd();
-    let fds = [
-        tap.as_ref().map_or(waker, |tap| tap.as_fd()),
-        v4.map_or(waker, AsFd::as_fd),
-        v6.map_or(waker, AsFd::as_fd),
-        waker,
-    ];
-    let mut fds = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
-    match poll(&mut fds, Some(&timeout)) {
-        Ok(_) => {}
-        Err(rustix::io::Errno::INTR) => return Ok(()),
-        Err(error) => return Err(error.into()),
-    }
-    let [tap, v4, v6, _] = fds.map(|fd| !fd.revents().is_empty());
+    capture: Option<&Capture>,
+    receive: Option<&Receive>,
+) -> io::Result<Lookout> {
+    let mut lookout = Lookout::new(shared.wakers[waker].as_fd())?;
     if let Some(capture) = capture {
-        capture.is_ready |= tap;
+        lookout.add(Source::Tap, capture.tap.as_fd())?;
     }
     if let Some(receive) = receive {
-        receive.ready[0] |= v4;
-        receive.ready[1] |= v6;
-        receive.sweep(shared);
+        let pairs = receive.sockets.pairs();
+        for (source, pair) in [Source::V4, Source::V6].into_iter().zip(pairs) {
+            if let Some(pair) = pair {
+                lookout.add(source, pair.as_fd())?;
+            }
+        }
+        lookout.add_sweep(SWEEP_EVERY)?;
     }
+    Ok(lookout)
+}
+
+/// Finds out which descriptors have something.
+fn look(
+    shared: &Shared,
+    lookout: &Lookout,
+    wait: Wait,
+    capture: &mut Option<Capture>,
+    receive: &mut Option<Receive>,
+) -> io::Result<()> {
+    let seen = |source| match (source, &mut *capture, &mut *receive) {
+        (Source::Tap, Some(capture), _) => capture.is_ready = true,
+        (Source::V4, _, Some(receive)) => receive.ready[0] = true,
+        (Source::V6, _, Some(receive)) => receive.ready[1] = true,
+        (Source::Sweep, _, Some(_)) => sweep(shared),
+        (_, None, _) | (_, _, None) => {}
+    };
+    lookout.look(wait, seen)?;
     Ok(())
+}
+
+/// Lets old addresses expire.
+fn sweep(shared: &Shared) {
+    let mut macs = shared.macs.write().unwrap_or_else(PoisonError::into_inner);
+    macs.expire(shared.now_secs());
 }
 
 /// The way from the TAP to the sockets.
@@ -187,7 +254,8 @@ impl Capture {
     }
 
     /// Reads some frames and sends them on.
-    fn run_batch(&mut self, shared: &Shared) -> io::Result<()> {
+    fn run_batch(&mut self, shared: &Shared, expect: Expect) -> io::Result<Batch> {
+        let mut batch = Batch::default();
         let program = shared.program.load();
         let now_secs = shared.now_secs();
         let (counters, macs) = (&*self.counters, &shared.macs);
@@ -202,6 +270,7 @@ impl Capture {
                 Err(error) => return Err(error),
             };
             counters.frames_in.fetch_add(1, Relaxed);
+            batch.add(bytes);
             let Some((header, frame)) = self.buffer[..bytes].split_first_chunk_mut() else {
                 counters.count(DropReason::MalformedFrame);
                 continue;
@@ -213,9 +282,13 @@ impl Capture {
             if bytes >= LARGE_FRAME_BYTES {
                 break;
             }
+            if expect == Expect::One {
+                self.is_ready = false;
+                break;
+            }
         }
         self.path.flush(counters, &mut self.port);
-        Ok(())
+        Ok(batch)
     }
 }
 
@@ -229,7 +302,8 @@ struct Receive {
     merge_watch: MergeWatch,
     /// Whether datagrams may be waiting, per family.
     ready: [bool; 2],
-    swept_secs: u32,
+    /// The family that gave something last.
+    recent: usize,
 }
 
 impl Receive {
@@ -244,7 +318,7 @@ impl Receive {
             port,
             arena: vec![0; ARENA_BYTES].into_boxed_slice(),
             merge_watch: MergeWatch::new(),
-            swept_secs: 0,
+            recent: 0,
         }
     }
 
@@ -252,8 +326,14 @@ impl Receive {
         self.ready[0] || self.ready[1]
     }
 
+    /// The family that gave something last may have more.
+    const fn try_again(&mut self) {
+        self.ready[self.recent] = true;
+    }
+
     /// Receives some datagrams from each family that has any, and passes their frames on.
-    fn run_batch(&mut self, shared: &Shared) {
+    fn run_batch(&mut self, shared: &Shared, expect: Expect) -> Batch {
+        let mut batch = Batch::default();
         let program = shared.program.load();
         let scene = Scene {
             program: &program,
@@ -270,7 +350,8 @@ impl Receive {
             ARENA_BYTES
         };
         let mut filled = 0;
-        for (pair, is_ready) in self.sockets.pairs().into_iter().zip(&mut self.ready) {
+        let families = self.sockets.pairs().into_iter().zip(&mut self.ready);
+        for (family, (pair, is_ready)) in families.enumerate() {
             let Some(pair) = pair.filter(|_| *is_ready) else {
                 continue;
             };
@@ -291,19 +372,16 @@ impl Receive {
                 self.path
                     .handle_datagrams(scene, got.from, arena, range, size, port);
                 filled += got.bytes;
+                self.recent = family;
+                batch.add(got.bytes);
+                if expect == Expect::One {
+                    *is_ready = false;
+                    break;
+                }
             }
         }
         self.path.flush(scene, &mut self.arena, &mut self.port);
-    }
-
-    /// Lets old addresses expire, now and then.
-    fn sweep(&mut self, shared: &Shared) {
-        let now_secs = shared.now_secs();
-        if now_secs - self.swept_secs >= SWEEP_SECS {
-            self.swept_secs = now_secs;
-            let mut macs = shared.macs.write().unwrap_or_else(PoisonError::into_inner);
-            macs.expire(now_secs);
-        }
+        batch
     }
 }
 

@@ -338,6 +338,32 @@ for i in range(100):
 c.sendall(sys.stdin.buffer.read()); c.shutdown(socket.SHUT_WR); c.recv(1)
 ";
 
+/// Answers 64-byte questions until an empty one comes.
+const ANSWERER: &str = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((\"\", 5002))
+while True:
+    b, a = s.recvfrom(64)
+    if not b: break
+    s.sendto(b, a)
+";
+/// Asks one question after the other and compares the answers; the first ones may find nobody.
+const ASKER: &str = "
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((sys.argv[1], 5002))
+s.settimeout(0.1)
+for i in range(200):
+    try: s.send(bytes(64)); s.recv(64); break
+    except OSError: pass
+s.settimeout(20)
+for i in range(1, int(sys.argv[2])):
+    q = i.to_bytes(64, \"big\"); s.send(q)
+    a = s.recv(64)
+    while a == bytes(64): a = s.recv(64)
+    assert a == q, (a, q)
+s.send(b\"\")
+";
+
 #[expect(clippy::disallowed_methods, reason = "a real data plane reads it, too")]
 fn now() -> Instant {
     Instant::now()
@@ -393,6 +419,26 @@ fn one_thread_carries_both_directions_where_there_is_one_core() {
     let is_data =
         |name: &std::io::Result<String>| name.as_ref().is_ok_and(|name| name.trim() == "weft-data");
     assert_eq!(names.filter(is_data).count(), 3, "one per host");
+}
+
+#[test]
+fn long_conversation_on_one_core_lets_others_have_a_word() {
+    let plan = Plan {
+        one_core: true,
+        ..ENCRYPTED
+    };
+    let Some(lab) = Lab::new(plan) else { return };
+    let id = &lab.id;
+    sh(&format!(
+        "
+        timeout 60 ip netns exec {id}c2 python3 -c '{ANSWERER}' &
+        timeout 60 ip netns exec {id}c1 python3 -c '{ASKER}' 10.32.0.2 3000 &
+        ip netns exec {id}c2 ping -q -c 50 -i 0.01 -W 5 10.32.0.1
+        ip netns exec {id}c1 ping -q -c 50 -i 0.01 -W 5 fd99::2
+        wait %2; wait %1
+        "
+    ));
+    assert_eq!(lab.counters(1).get("dropped_replayed"), None);
 }
 
 #[test]
