@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::{Handle, IpamError, Stopped};
 use crate::host::{Host, HostError, HostHandle, Occupant, Place};
-use crate::task;
+use crate::task::Tasks;
 
 /// Who holds the addresses of the bridge (spec/ipam.md 1).
 pub const EXPOSE_IDENT: &str = "weave:expose";
@@ -98,15 +98,17 @@ pub struct Addresses {
     driver: Handle,
     host: HostHandle,
     busy: Arc<Busy>,
+    tasks: Tasks,
 }
 
 impl Addresses {
     /// Between this node and this host.
-    pub fn new(driver: Handle, host: HostHandle) -> Self {
+    pub fn new(driver: Handle, host: HostHandle, tasks: Tasks) -> Self {
         Self {
             driver,
             host,
             busy: Arc::new(Busy::default()),
+            tasks,
         }
     }
 
@@ -241,7 +243,7 @@ impl Addresses {
             _busy: Busy::enter(&self.busy, &occupant.ident),
             occupant,
         };
-        task::detach(async move {
+        self.tasks.detach("addresses of a container", async move {
             let done = giving.run(&wanted, patience, plug, sender.closed()).await;
             // Whoever asked may be gone; then it was undone.
             let _ = sender.send(done);

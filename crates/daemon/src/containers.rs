@@ -6,6 +6,7 @@
 //! gone, since a pair of interfaces ends with the namespace of either.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::time::Duration;
 
 use ipam::address::Cidr;
@@ -18,7 +19,7 @@ use crate::addresses::{AddressError, Addresses, EXPOSE_IDENT, ours};
 use crate::docker::{Docker, DockerError};
 use crate::driver::{Handle, Stopped};
 use crate::host::{Found, HostError, HostHandle, Label, is_namespace_ident};
-use crate::task::{self, Task};
+use crate::task::{Task, Tasks, pass_panic_on, wait_to_be_stopped};
 
 /// How often interfaces are looked at.
 const LOOK_PERIOD: Duration = Duration::from_secs(5);
@@ -41,6 +42,8 @@ pub struct Containers {
     pub addresses: Addresses,
     /// The engine, unless Docker is not used.
     pub docker: Option<Docker>,
+    /// Where its tasks run.
+    pub tasks: Tasks,
 }
 
 /// An address of somebody who has it already.
@@ -72,13 +75,15 @@ impl Containers {
             tracing::warn!(%error, "addresses of ended containers not given back");
         }
         let namespaces = self.clone();
-        tasks.push(task::spawn("namespace watch", async move {
-            namespaces.watch_namespaces().await;
+        tasks.push(self.tasks.keep("namespace watch", async move {
+            namespaces.watch_namespaces().await
         }));
         if let Some(docker) = self.docker.clone() {
-            tasks.push(task::spawn("docker watch", async move {
-                self.watch_docker(&docker).await;
-            }));
+            let spawner = self.tasks.clone();
+            tasks.push(spawner.keep(
+                "docker watch",
+                async move { self.watch_docker(&docker).await },
+            ));
         }
         tasks
     }
@@ -145,12 +150,12 @@ impl Containers {
             let containers = self.clone();
             claims.spawn(async move { containers.claim_one(&holder).await });
         }
-        let all = async { while claims.join_next().await.is_some() {} };
+        let all = wait_for_all(&mut claims);
         if tokio::time::timeout(CLAIMS_PATIENCE, all).await.is_ok() {
             return None;
         }
-        Some(task::spawn("claims of containers", async move {
-            while claims.join_next().await.is_some() {}
+        Some(self.tasks.spawn("claims of containers", async move {
+            wait_for_all(&mut claims).await;
         }))
     }
 
@@ -250,13 +255,15 @@ impl Containers {
         Ok(())
     }
 
-    async fn watch_namespaces(self) {
+    async fn watch_namespaces(self) -> Result<(), Infallible> {
         let mut ended = BTreeSet::new();
         loop {
             tokio::time::sleep(LOOK_PERIOD).await;
             match self.look_at_namespaces(&mut ended).await {
                 Ok(()) => {}
-                Err(AddressError::Stopped(_) | AddressError::Host(HostError::Stopped)) => return,
+                Err(AddressError::Stopped(_) | AddressError::Host(HostError::Stopped)) => {
+                    return wait_to_be_stopped().await;
+                }
                 Err(error) => tracing::warn!(%error, "namespaces not looked at"),
             }
         }
@@ -280,11 +287,11 @@ impl Containers {
     }
 
     /// Follows Docker's events for ever, also while Docker comes and goes.
-    async fn watch_docker(self, docker: &Docker) {
+    async fn watch_docker(self, docker: &Docker) -> Result<(), Infallible> {
         let mut pause = PAUSE_MIN;
         loop {
             match self.follow_docker(docker).await {
-                Ok(Ended::Daemon) => return,
+                Ok(Ended::Daemon) => return wait_to_be_stopped().await,
                 Ok(Ended::Docker) => pause = PAUSE_MIN,
                 Err(error) => {
                     tracing::debug!(%error, "events of Docker not followed");
@@ -320,6 +327,13 @@ impl Containers {
             }
         }
         Ok(Ended::Docker)
+    }
+}
+
+/// Waits until all tasks of a set have ended.
+async fn wait_for_all(set: &mut JoinSet<()>) {
+    while let Some(ended) = set.join_next().await {
+        pass_panic_on(ended);
     }
 }
 

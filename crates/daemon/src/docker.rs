@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::task::{self, Task};
+use crate::task::{Task, Tasks};
 
 /// Address used when `DOCKER_HOST` is not set.
 pub const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
@@ -37,6 +37,7 @@ const EVENT_BYTES_MAX: usize = 4 << 20;
 pub struct Docker {
     address: String,
     place: Place,
+    tasks: Tasks,
 }
 
 #[derive(Debug, Clone)]
@@ -136,7 +137,7 @@ struct Complaint {
 
 impl Docker {
     /// An engine at `unix:///path`, `/path` or `tcp://host:port`.
-    pub fn new(address: &str) -> Result<Self, DockerError> {
+    pub fn new(address: &str, tasks: Tasks) -> Result<Self, DockerError> {
         let bad = || DockerError::Address(address.to_owned());
         let place = if let Some(path) = address.strip_prefix("unix://") {
             Place::Unix(PathBuf::from(path))
@@ -159,6 +160,7 @@ impl Docker {
         Ok(Self {
             address: address.to_owned(),
             place,
+            tasks,
         })
     }
 
@@ -274,13 +276,37 @@ impl Docker {
         let failed = |error: std::io::Error| self.unreachable(crate::links::words(&error));
         let answer = match &self.place {
             Place::Unix(socket) => {
-                exchange(UnixStream::connect(socket).await.map_err(failed)?, path).await
+                let stream = UnixStream::connect(socket).await.map_err(failed)?;
+                self.exchange(stream, path).await
             }
             Place::Tcp(host) => {
-                exchange(TcpStream::connect(host).await.map_err(failed)?, path).await
+                let stream = TcpStream::connect(host).await.map_err(failed)?;
+                self.exchange(stream, path).await
             }
         };
         answer.map_err(|error| self.unreachable(error.to_string()))
+    }
+
+    async fn exchange<S>(
+        &self,
+        stream: S,
+        path: &str,
+    ) -> Result<(Response<Incoming>, Task), hyper::Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let connection = self.tasks.spawn("docker call", async move {
+            // Its error reaches us through the request.
+            let _ = connection.await;
+        });
+        let request = Request::get(path)
+            .header("Host", "docker")
+            .header("User-Agent", "weft")
+            .body(Empty::<Bytes>::new())
+            .expect("paths are made of plain characters");
+        Ok((sender.send_request(request).await?, connection))
     }
 }
 
@@ -350,24 +376,6 @@ fn complaint(body: &[u8]) -> String {
     }
 }
 
-async fn exchange<S>(stream: S, path: &str) -> Result<(Response<Incoming>, Task), hyper::Error>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = task::spawn("docker call", async move {
-        // Its error reaches us through the request.
-        let _ = connection.await;
-    });
-    let request = Request::get(path)
-        .header("Host", "docker")
-        .header("User-Agent", "weft")
-        .body(Empty::<Bytes>::new())
-        .expect("paths are made of plain characters");
-    Ok((sender.send_request(request).await?, connection))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -382,10 +390,10 @@ mod tests {
             "/run/docker.sock",
             "tcp://10.0.0.1:2375",
         ] {
-            assert!(Docker::new(address).is_ok(), "{address}");
+            assert!(Docker::new(address, Tasks::default()).is_ok(), "{address}");
         }
         for address in ["", "tcp://", "ssh://host", "npipe:////./pipe/docker"] {
-            assert!(Docker::new(address).is_err(), "{address}");
+            assert!(Docker::new(address, Tasks::default()).is_err(), "{address}");
         }
     }
 
@@ -408,7 +416,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_engine_that_is_away_is_named() {
-        let docker = Docker::new("unix:///nonexistent/docker.sock").expect("an address");
+        let docker =
+            Docker::new("unix:///nonexistent/docker.sock", Tasks::default()).expect("an address");
         let error = docker.inspect("web").await.expect_err("away").to_string();
         assert_eq!(
             error,
@@ -418,7 +427,8 @@ mod tests {
 
     #[tokio::test]
     async fn names_cannot_smuggle_paths() {
-        let docker = Docker::new("unix:///nonexistent/docker.sock").expect("an address");
+        let docker =
+            Docker::new("unix:///nonexistent/docker.sock", Tasks::default()).expect("an address");
         for name in ["../../images", "a/b", "a?b", "a b", ""] {
             let error = docker.inspect(name).await.expect_err(name);
             assert!(matches!(error, DockerError::NoSuchContainer(_)), "{name}");
@@ -462,7 +472,7 @@ mod tests {
         let version = format!("{{\"ApiVersion\":\"{version}\"}}");
         let path = format!("GET {path}");
         let answer = answer.to_owned();
-        let server = task::spawn("test engine", async move {
+        let engine = async move {
             for _ in 0..2 {
                 let (mut stream, _) = listener.accept().await.expect("accept");
                 let mut request = vec![0; 4096];
@@ -484,8 +494,8 @@ mod tests {
                     .await
                     .expect("write");
             }
-        });
-        std::mem::forget(server);
-        Docker::new(&address).expect("an address")
+        };
+        Tasks::default().detach("test engine", engine);
+        Docker::new(&address, Tasks::default()).expect("an address")
     }
 }

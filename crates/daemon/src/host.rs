@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::{Store, StoreError};
+use crate::task::Tasks;
 
 /// Name of the record with the labels of attachments.
 const ATTACHMENTS: &str = "attachments";
@@ -623,15 +624,13 @@ pub struct HostHandle {
 
 impl HostHandle {
     /// Starts the thread; it ends when the last handle is gone.
-    pub fn start(mut host: Host) -> std::io::Result<Self> {
+    pub fn start(mut host: Host, tasks: &Tasks) -> std::io::Result<Self> {
         let (jobs, mut receiver) = mpsc::channel::<Job>(JOBS_MAX);
-        std::thread::Builder::new()
-            .name("host".to_owned())
-            .spawn(move || {
-                while let Some(job) = receiver.blocking_recv() {
-                    job(&mut host);
-                }
-            })?;
+        tasks.thread("host", move || {
+            while let Some(job) = receiver.blocking_recv() {
+                job(&mut host);
+            }
+        })?;
         Ok(Self { jobs })
     }
 

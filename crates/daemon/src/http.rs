@@ -35,7 +35,7 @@ use crate::docker::Docker;
 use crate::driver::Handle;
 use crate::host::HostHandle;
 use crate::snapshot::{Facts, LearnedMac};
-use crate::task::Task;
+use crate::task::{Task, Tasks};
 use crate::{clock, process, resolve, snapshot};
 
 /// Largest request body, bytes: thousands of peers fit.
@@ -73,9 +73,10 @@ impl App {
         plane: Arc<Plane>,
         docker: Option<Docker>,
         port: u16,
+        tasks: &Tasks,
     ) -> Self {
         Self {
-            addresses: Addresses::new(driver.clone(), host.clone()),
+            addresses: Addresses::new(driver.clone(), host.clone(), tasks.clone()),
             driver,
             host,
             plane,
@@ -87,12 +88,13 @@ impl App {
     }
 
     /// Follows the containers of this host for as long as the tasks live.
-    pub async fn watch_containers(&self) -> Vec<Task> {
+    pub async fn watch_containers(&self, tasks: &Tasks) -> Vec<Task> {
         let containers = Containers {
             driver: self.driver.clone(),
             host: self.host.clone(),
             addresses: self.addresses.clone(),
             docker: self.docker.clone(),
+            tasks: tasks.clone(),
         };
         containers.start().await
     }

@@ -7,6 +7,7 @@
 mod lobby;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::clock;
-use crate::task::{self, Task};
+use crate::task::{Task, Tasks, wait_to_be_stopped};
 use lobby::Lobby;
 
 /// Events waiting for the driver; with `READ_BYTES` each, 4 MiB at most.
@@ -64,6 +65,7 @@ pub struct Links {
     events: mpsc::Sender<LinkEvent>,
     entries: BTreeMap<LinkId, Entry>,
     bind: Option<IpAddr>,
+    tasks: Tasks,
     accepted: u64,
 }
 
@@ -84,13 +86,14 @@ pub struct QueueFull;
 
 impl Links {
     /// No links yet. Dials leave from `bind` if given.
-    pub fn new(bind: Option<IpAddr>) -> (Self, mpsc::Receiver<LinkEvent>) {
+    pub fn new(bind: Option<IpAddr>, tasks: Tasks) -> (Self, mpsc::Receiver<LinkEvent>) {
         let (events, receiver) = mpsc::channel(EVENTS_MAX);
         (
             Self {
                 events,
                 entries: BTreeMap::new(),
                 bind,
+                tasks,
                 accepted: 0,
             },
             receiver,
@@ -106,7 +109,7 @@ impl Links {
     pub fn dial(&mut self, link: LinkId, remote: SocketAddr) {
         let events = self.events.clone();
         let bind = self.bind;
-        let task = task::spawn("dial", async move {
+        let task = self.tasks.spawn("dial", async move {
             let result = dial(remote, bind).await;
             let _ = events.send(LinkEvent::Dialled(link, result)).await;
         });
@@ -130,11 +133,11 @@ impl Links {
     pub fn run(&mut self, link: LinkId, stream: TcpStream) {
         let stream = Arc::new(stream);
         let (queue, receiver) = mpsc::channel(QUEUE_MESSAGES_MAX);
-        let reader = task::spawn(
+        let reader = self.tasks.spawn(
             "link reader",
             read(link, stream.clone(), self.events.clone()),
         );
-        let writer = task::spawn(
+        let writer = self.tasks.spawn(
             "link writer",
             write(link, stream, receiver, self.events.clone()),
         );
@@ -350,40 +353,45 @@ fn open_listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts for ever and lets connections in at the limiter's pace, their sources in turn.
-pub fn accept(listeners: Vec<TcpListener>, events: mpsc::Sender<LinkEvent>) -> Task {
-    task::spawn("accept", async move {
-        let mut bucket = TokenBucket::new(clock::now());
-        let mut lobby = Lobby::new();
-        let mut turned_away = 0_u64;
-        let mut rounds = 0;
-        loop {
-            let next_token = if lobby.is_empty() {
-                None
-            } else if let Err(at) = bucket.take(clock::now()) {
-                Some(at)
-            } else {
-                let (stream, remote) = lobby.leave().expect("somebody waits");
-                if events
-                    .send(LinkEvent::Accepted(stream, remote))
-                    .await
-                    .is_err()
-                {
-                    return;
-                }
-                continue;
-            };
-            rounds += 1;
-            tokio::select! {
-                accepted = accept_any(&listeners, rounds) => {
-                    if receive(&mut lobby, accepted).await {
-                        turned_away += 1;
-                        note_turned_away(turned_away);
-                    }
-                }
-                () = sleep_until(next_token) => {}
+pub fn accept(listeners: Vec<TcpListener>, events: mpsc::Sender<LinkEvent>, tasks: &Tasks) -> Task {
+    tasks.keep("accept", let_in(listeners, events))
+}
+
+async fn let_in(
+    listeners: Vec<TcpListener>,
+    events: mpsc::Sender<LinkEvent>,
+) -> Result<(), Infallible> {
+    let mut bucket = TokenBucket::new(clock::now());
+    let mut lobby = Lobby::new();
+    let mut turned_away = 0_u64;
+    let mut rounds = 0;
+    loop {
+        let next_token = if lobby.is_empty() {
+            None
+        } else if let Err(at) = bucket.take(clock::now()) {
+            Some(at)
+        } else {
+            let (stream, remote) = lobby.leave().expect("somebody waits");
+            if events
+                .send(LinkEvent::Accepted(stream, remote))
+                .await
+                .is_err()
+            {
+                return wait_to_be_stopped().await;
             }
+            continue;
+        };
+        rounds += 1;
+        tokio::select! {
+            accepted = accept_any(&listeners, rounds) => {
+                if receive(&mut lobby, accepted).await {
+                    turned_away += 1;
+                    note_turned_away(turned_away);
+                }
+            }
+            () = sleep_until(next_token) => {}
         }
-    })
+    }
 }
 
 /// Tells the operator, ever more rarely.
@@ -461,10 +469,10 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_cross_a_link_and_closing_it_resets_the_other_end() {
-        let (mut links, mut events) = Links::new(None);
+        let (mut links, mut events) = Links::new(None, Tasks::default());
         let listener = open_listener("127.0.0.1:0".parse().expect("an address")).expect("listen");
         let address = listener.local_addr().expect("bound");
-        let _accept = accept(vec![listener], links.events());
+        let _accept = accept(vec![listener], links.events(), &Tasks::default());
         let out = LinkId::outbound(1);
         links.dial(out, address);
         let mut inbound = None;
@@ -503,7 +511,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_dial_says_so() {
-        let (mut links, mut events) = Links::new(None);
+        let (mut links, mut events) = Links::new(None, Tasks::default());
         let listener = open_listener("127.0.0.1:0".parse().expect("an address")).expect("listen");
         let address = listener.local_addr().expect("bound");
         drop(listener);
@@ -521,7 +529,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_does_not_read_fills_its_queue() {
-        let (mut links, mut events) = Links::new(None);
+        let (mut links, mut events) = Links::new(None, Tasks::default());
         let listener = open_listener("127.0.0.1:0".parse().expect("an address")).expect("listen");
         links.dial(LinkId::outbound(1), listener.local_addr().expect("bound"));
         let Some(LinkEvent::Dialled(link, Ok(stream))) = events.recv().await else {

@@ -3,6 +3,7 @@
 //! What can fail without touching the host comes first, so that a launch that cannot work leaves
 //! nothing behind: state, peers, sockets; then name, bridge, data plane, links.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
@@ -33,7 +34,7 @@ use crate::http::{self, App, listen};
 use crate::links::{self, Links};
 use crate::reset::BRIDGE;
 use crate::store::{self, Lock, Store};
-use crate::task::{self, Task};
+use crate::task::{End, Task, Tasks, wait_to_be_stopped};
 use crate::{clock, resolve};
 
 /// Name of the record with the peer name.
@@ -46,7 +47,7 @@ const LAUNCHED: &str = "launched";
 /// How often bridge ports and firewall are looked at (spec/cli-api.md 9).
 const HOST_PERIOD: Duration = Duration::from_secs(10);
 
-/// How long a daemon whose driver ended stays to answer those who wait.
+/// How long a daemon that ends by itself stays to answer those who wait.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How often remembered peers are looked up that did not resolve.
 const RESOLVE_PERIOD: Duration = Duration::from_secs(30);
@@ -84,6 +85,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     tracing::info!(options = config.shown_options, "command line options");
     tracing::info!("weave  {}", env!("CARGO_PKG_VERSION"));
     let signals = Signals::watch()?;
+    let tasks = Tasks::default();
     let Config {
         mesh,
         host,
@@ -99,7 +101,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let docker = host
         .docker_address
         .as_deref()
-        .map(Docker::new)
+        .map(|address| Docker::new(address, tasks.clone()))
         .transpose()?;
     let control_port = http.control.as_deref().map_or(0, port_of);
     let sockets = Sockets::bind(&mesh, &host, &http).await?;
@@ -108,14 +110,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         node,
         plane,
         host: host_handle,
-    } = bring_up(&mesh, &host, ipam.as_ref(), control_port, &store)?;
+    } = bring_up(&mesh, &host, ipam.as_ref(), control_port, &store, &tasks)?;
     let counted = Arc::clone(&plane.plane);
-    let links = Links::new(mesh.listen);
+    let links = Links::new(mesh.listen, tasks.clone());
     let link_events = links.0.events();
     let (driver, handle) = Driver::new(node, links, Box::new(plane), store.clone());
-    let mut driver = Running::start(driver);
-    let _accept = links::accept(sockets.mesh, link_events);
-    let _names = peers.connect(handle.clone(), &store).await?;
+    let _driver = tasks.keep("driver", driver.run());
+    let _accept = links::accept(sockets.mesh, link_events, &tasks);
+    let _names = peers.connect(handle.clone(), &store, &tasks).await?;
 
     let app = Arc::new(App::new(
         handle,
@@ -123,19 +125,23 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         counted,
         docker,
         mesh.port,
+        &tasks,
     ));
-    let _containers = app.watch_containers().await;
+    let _containers = app.watch_containers(&tasks).await;
     let _servers: Vec<Task> = sockets
         .http
         .into_iter()
-        .map(|(listener, scope)| listen::serve(listener, scope.router(app.clone())))
+        .map(|(listener, scope)| {
+            let router = scope.router(app.clone());
+            listen::serve(&tasks, scope.server(), listener, router)
+        })
         .collect();
-    let _host = watch_host(host_handle);
+    let _host = watch_host(host_handle, &tasks);
     std::fs::write(host.run_dir.join(LAUNCHED), "").context("marking the launch")?;
     app.ready.store(true, Ordering::Release);
     notify("READY=1");
 
-    signals.until_stopped(&mut driver).await?;
+    signals.until_stopped(&tasks).await?;
     notify("STOPPING=1");
     forget_launch(&host.run_dir);
     Ok(())
@@ -157,17 +163,17 @@ impl Signals {
         })
     }
 
-    /// Waits until the daemon is told to stop, or its driver ends.
-    async fn until_stopped(mut self, driver: &mut Running) -> anyhow::Result<()> {
+    /// Waits until the daemon is told to stop. An error if something essential ends before.
+    async fn until_stopped(mut self, tasks: &Tasks) -> Result<(), End> {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => break tracing::info!("stopping on SIGTERM"),
                 _ = self.interrupt.recv() => break tracing::info!("stopping on SIGINT"),
                 _ = self.quit.recv() => dump_threads(),
-                ended = driver.ended() => {
+                end = tasks.first_end() => {
                     // Whoever waits for an answer is being told why there is none.
                     tokio::time::sleep(LAST_ANSWERS).await;
-                    return ended;
+                    return Err(end);
                 }
             }
         }
@@ -205,6 +211,7 @@ fn bring_up(
     ipam: Option<&IpamOptions>,
     control_port: u16,
     store: &Arc<Store>,
+    tasks: &Tasks,
 ) -> anyhow::Result<HostSide> {
     let name = peer_name(mesh, host, Some(store))?;
     store.put(PEER_NAME, &name.to_string())?;
@@ -237,7 +244,7 @@ fn bring_up(
         plane: Arc::new(plane),
         events,
     };
-    let host_handle = HostHandle::start(Host::new(host_config, store.clone())?)?;
+    let host_handle = HostHandle::start(Host::new(host_config, store.clone())?, tasks)?;
     store.put(BRIDGE, &host.bridge)?;
     undo.disarm();
     Ok(HostSide {
@@ -256,6 +263,15 @@ enum Scope {
 }
 
 impl Scope {
+    /// Name of the task that serves it.
+    const fn server(self) -> &'static str {
+        match self {
+            Self::Control => "HTTP control",
+            Self::Status => "HTTP status",
+            Self::Metrics => "HTTP metrics",
+        }
+    }
+
     fn router(self, app: Arc<App>) -> axum::Router {
         match self {
             Self::Control => http::control(app),
@@ -362,7 +378,12 @@ impl InitialPeers {
     }
 
     /// Connects. The task tries names that did not resolve until they do.
-    async fn connect(self, handle: Handle, store: &Store) -> anyhow::Result<Option<Task>> {
+    async fn connect(
+        self,
+        handle: Handle,
+        store: &Store,
+        tasks: &Tasks,
+    ) -> anyhow::Result<Option<Task>> {
         let Self {
             resolved: peers,
             mut unresolved,
@@ -379,7 +400,7 @@ impl InitialPeers {
         }
         // The node forgot what it was not told; the next start should not.
         store.put(DIRECT_PEERS, &texts)?;
-        Ok(Some(task::spawn("peer names", async move {
+        Ok(Some(tasks.spawn("peer names", async move {
             while !unresolved.is_empty() {
                 tokio::time::sleep(RESOLVE_PERIOD).await;
                 let (peers, _) = resolve::resolve_all(&unresolved).await;
@@ -552,37 +573,9 @@ fn getrandom(bytes: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The driver's task and its result.
-struct Running {
-    _task: Task,
-    result: tokio::sync::oneshot::Receiver<anyhow::Result<()>>,
-}
-
-impl Running {
-    fn start(driver: Driver) -> Self {
-        let (sender, result) = tokio::sync::oneshot::channel();
-        let task = task::spawn("driver", async move {
-            let _ = sender.send(driver.run().await.map_err(anyhow::Error::from));
-        });
-        Self {
-            _task: task,
-            result,
-        }
-    }
-
-    /// The end of the driver is always an error: it runs as long as the daemon.
-    async fn ended(&mut self) -> anyhow::Result<()> {
-        match (&mut self.result).await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => bail!("the data plane ended"),
-            Err(_) => bail!("the driver panicked"),
-        }
-    }
-}
-
 /// Looks after what others on this host may change.
-fn watch_host(host: HostHandle) -> Task {
-    task::spawn("host watch", async move {
+fn watch_host(host: HostHandle, tasks: &Tasks) -> Task {
+    tasks.keep("host watch", async move {
         let mut period = tokio::time::interval(HOST_PERIOD);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         period.tick().await;
@@ -594,7 +587,7 @@ fn watch_host(host: HostHandle) -> Task {
                 Ok(())
             };
             if host.call(check).await.is_err() {
-                return;
+                return wait_to_be_stopped::<Result<(), Infallible>>().await;
             }
         }
     })

@@ -15,7 +15,7 @@ use wire::PeerName;
 use super::fake::{Air, Deed, FakeDisk, FakePlane, Journal};
 use super::*;
 use crate::links;
-use crate::task::Task;
+use crate::task::{Task, Tasks};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -38,10 +38,10 @@ impl Stage {
         let journal = Journal::default();
         let (disk, disk_is_full) = FakeDisk::new(&journal);
         let store = Arc::new(Store::on(disk).expect("an empty disk"));
-        let links = Links::new(Some(LOOPBACK));
+        let links = Links::new(Some(LOOPBACK), Tasks::default());
         let listeners = links::listen(Some(LOOPBACK), 0).expect("a free port");
         let address = listeners[0].local_addr().expect("bound");
-        let accept = links::accept(listeners, links.0.events());
+        let accept = links::accept(listeners, links.0.events(), &Tasks::default());
         let plane = FakePlane::new(us, air, &journal);
         let node = Node::new(config(us, n), [n; 32], clock::now());
         let (driver, handle) = Driver::new(node, links, Box::new(plane.clone()), store);

@@ -1,5 +1,6 @@
 //! Sockets of the HTTP API, and what a client may take of them: connections, time, bytes.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::PermissionsExt;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
-use crate::task::{self, Task};
+use crate::task::{Task, Tasks, pass_panic_on};
 
 /// Most connections of one listener. Requests for addresses may wait for long, and whoever comes to
 /// help them has to be let in.
@@ -78,8 +79,8 @@ fn bind_unix(path: &Path) -> io::Result<Listener> {
 }
 
 /// Serves until the task is dropped, which ends all connections.
-pub fn serve(listener: Listener, router: Router) -> Task {
-    task::spawn("http", async move {
+pub fn serve(tasks: &Tasks, name: &'static str, listener: Listener, router: Router) -> Task {
+    tasks.keep(name, async move {
         match listener {
             Listener::Tcp(listener) => {
                 let loopback = listener
@@ -89,7 +90,7 @@ pub fn serve(listener: Listener, router: Router) -> Task {
                     // Without it a client that never reads is merely kept longer.
                     let _ = set_tcp_user_timeout(stream, STALL_MAX_MS);
                 });
-                run(listener, super::guarded(router, loopback)).await;
+                run(listener, super::guarded(router, loopback)).await
             }
             Listener::Unix(listener, _file) => run(listener, router).await,
         }
@@ -97,7 +98,7 @@ pub fn serve(listener: Listener, router: Router) -> Task {
 }
 
 /// Accepts while there are few enough connections; the others wait in the kernel.
-async fn run(mut listener: impl axum::serve::Listener, router: Router) {
+async fn run(mut listener: impl axum::serve::Listener, router: Router) -> Result<(), Infallible> {
     let service = TowerToHyperService::new(router);
     let mut connections = JoinSet::new();
     loop {
@@ -106,9 +107,7 @@ async fn run(mut listener: impl axum::serve::Listener, router: Router) {
                 connections.spawn(answer(stream, service.clone()));
             }
             Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "answering HTTP requests");
-                }
+                pass_panic_on(ended);
             }
         }
     }
@@ -127,5 +126,32 @@ async fn answer(
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "HTTP connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    async fn broken() {
+        panic!("no such list");
+    }
+
+    #[tokio::test]
+    async fn panic_behind_a_request_is_an_end_with_the_name_of_its_server() {
+        let tasks = Tasks::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("bound");
+        let router = Router::new().route("/", get(broken));
+        let _server = serve(&tasks, "HTTP status", Listener::Tcp(listener), router);
+        let mut client = TcpStream::connect(address).await.expect("connect");
+        let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        client.write_all(request.as_bytes()).await.expect("write");
+        let end = tasks.first_end().await;
+        assert_eq!(end.to_string(), "HTTP status panicked: no such list");
     }
 }
