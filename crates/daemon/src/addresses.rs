@@ -10,10 +10,11 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 
 use ipam::address::{Cidr, ParseCidrError, Subnet, SubnetError};
-use ipam::{Answer, Holding, Patience, Request};
+use ipam::{Allocate, Ask, Claim, Free, Holding, List, Lookup, Patience, Refusal};
 use tokio::sync::oneshot;
 
-use crate::driver::{Handle, IpamError, Stopped};
+use crate::advice;
+use crate::driver::{Handle, Stopped};
 use crate::host::{Host, HostError, HostHandle, Occupant, Place};
 use crate::task::Tasks;
 
@@ -54,12 +55,12 @@ impl Wanted {
 /// Why addresses were not given, plugged in or taken away.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// For good.
-    #[error("{0}")]
-    Refused(String),
-    /// For now: what is missing.
-    #[error("{0}")]
-    Unavailable(String),
+    /// The allocator does not serve it, for good or for now.
+    #[error("{}", advice::refusal(.0))]
+    Refused(Refusal),
+    /// It was given out and could not be plugged in in time.
+    #[error("address {0} was given back by somebody else meanwhile")]
+    GivenBack(Cidr),
     /// The caller, the container or the daemon is going away.
     #[error("cancelled")]
     Cancelled,
@@ -74,11 +75,14 @@ pub enum AddressError {
     Stopped(#[from] Stopped),
 }
 
-impl From<IpamError> for AddressError {
-    fn from(error: IpamError) -> Self {
-        match error {
-            IpamError::Stopped(stopped) => Self::Stopped(stopped),
-            IpamError::Disabled => Self::NotEnabled,
+impl From<Refusal> for AddressError {
+    fn from(refusal: Refusal) -> Self {
+        if refusal == Refusal::Cancelled {
+            Self::Cancelled
+        } else if refusal == Refusal::Disabled {
+            Self::NotEnabled
+        } else {
+            Self::Refused(refusal)
         }
     }
 }
@@ -113,24 +117,16 @@ impl Addresses {
     }
 
     /// Asks the allocator. Dropping the future takes the request back.
-    pub async fn ask(&self, request: Request) -> Result<Answer, AddressError> {
-        match self.driver.ipam(request).await? {
-            Answer::Refused(text) => Err(AddressError::Refused(text)),
-            Answer::Unavailable(text) => Err(AddressError::Unavailable(text)),
-            Answer::Cancelled => Err(AddressError::Cancelled),
-            answer @ (Answer::Done
-            | Answer::Address(_)
-            | Answer::Addresses(_)
-            | Answer::List(_)
-            | Answer::TakenOver(_)) => Ok(answer),
-        }
+    pub async fn ask<Q: Ask>(&self, request: Q) -> Result<Q::Answer, AddressError> {
+        let answered = self.driver.ask(node::Addresses(request)).await?;
+        Ok(answered?)
     }
 
     /// Who holds what; `None` where no addresses are allocated.
     pub async fn holdings(&self) -> Result<Option<Vec<Holding>>, AddressError> {
-        match self.ask(Request::List).await {
-            Ok(Answer::List(holdings)) => Ok(Some(holdings)),
-            Ok(_) | Err(AddressError::NotEnabled) => Ok(None),
+        match self.ask(List).await {
+            Ok(holdings) => Ok(Some(holdings)),
+            Err(AddressError::NotEnabled) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -264,7 +260,7 @@ impl Addresses {
             let (ident, is_container) = (occupant.ident.clone(), occupant.is_container);
             cidrs.push(match *wanted {
                 Wanted::Exactly(cidr) => {
-                    let claim = Request::Claim {
+                    let claim = Claim {
                         ident,
                         cidr,
                         is_container,
@@ -272,22 +268,18 @@ impl Addresses {
                         patience,
                     };
                     match self.ask(claim).await {
-                        Ok(_) | Err(AddressError::NotEnabled) => cidr,
+                        Ok(()) | Err(AddressError::NotEnabled) => cidr,
                         Err(error) => return Err(error),
                     }
                 }
                 Wanted::In(subnet) => {
-                    let allocate = Request::Allocate {
+                    let allocate = Allocate {
                         ident,
                         subnet,
                         is_container,
                         patience,
                     };
-                    let answer = self.ask(allocate).await?;
-                    let Answer::Address(cidr) = answer else {
-                        panic!("an allocation was answered by {answer:?}")
-                    };
-                    cidr
+                    self.ask(allocate).await?
                 }
             });
         }
@@ -356,10 +348,9 @@ impl Addresses {
                 Wanted::In(subnet) => subnet,
             };
             let ident = ident.to_owned();
-            match self.ask(Request::Lookup { ident, subnet }).await {
-                Ok(Answer::Addresses(found)) => cidrs.extend(found),
+            match self.ask(Lookup { ident, subnet }).await {
+                Ok(found) => cidrs.extend(found),
                 Err(AddressError::NotEnabled) if is_default => return Ok(None),
-                Ok(other) => panic!("a look-up was answered by {other:?}"),
                 Err(error) => return Err(error),
             }
         }
@@ -369,13 +360,14 @@ impl Addresses {
     /// Gives addresses back, as far as they are held.
     pub async fn free(&self, ident: &str, cidrs: &[Cidr]) {
         for cidr in cidrs {
-            let free = Request::Free {
+            let free = Free {
                 ident: ident.to_owned(),
                 address: cidr.address,
             };
             match self.ask(free).await {
                 // It may never have been allocated.
-                Ok(_) | Err(AddressError::Refused(_) | AddressError::NotEnabled) => {}
+                Ok(()) | Err(AddressError::NotEnabled) => {}
+                Err(AddressError::Refused(refusal)) if !refusal.is_passing() => {}
                 Err(error) => tracing::warn!(ident, %cidr, %error, "address not given back"),
             }
         }
@@ -469,8 +461,7 @@ where
     let mut given = cidrs.iter().zip(allocated).filter(|(_, given)| **given);
     let lost = given.find(|(cidr, _)| !held.iter().any(|held| held.address == cidr.address));
     if let Some((cidr, _)) = lost {
-        let text = format!("address {cidr} was given back by somebody else meanwhile");
-        return Err(AddressError::Unavailable(text));
+        return Err(AddressError::GivenBack(*cidr));
     }
     let warnings = plug(host, &cidrs)?;
     Ok(Done { cidrs, warnings })

@@ -10,12 +10,13 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use ipam::address::Cidr;
-use ipam::{ContainerEvent, Patience, Request};
+use ipam::{Claim, ContainerEvent, Patience};
 use linux::netns::Netns;
-use node::Command;
+use node::{Container, Running};
 use tokio::task::JoinSet;
 
 use crate::addresses::{AddressError, Addresses, EXPOSE_IDENT, ours};
+use crate::advice;
 use crate::docker::{Docker, DockerError};
 use crate::driver::{Handle, Stopped};
 use crate::host::{Found, HostError, HostHandle, Label, is_namespace_ident};
@@ -163,7 +164,7 @@ impl Containers {
     async fn claim_one(&self, holder: &Holder) {
         let mut told = String::new();
         loop {
-            let claim = self.addresses.ask(Request::Claim {
+            let claim = self.addresses.ask(Claim {
                 ident: holder.ident.clone(),
                 cidr: holder.cidr,
                 is_container: holder.is_container,
@@ -177,14 +178,15 @@ impl Containers {
                     Err(_) => (claim.await, true),
                 };
             match claimed {
-                Err(AddressError::Refused(text) | AddressError::Unavailable(text)) => {
+                Err(AddressError::Refused(refusal)) => {
+                    let text = advice::refusal(&refusal);
                     if text != told {
                         let (ident, address) = (&holder.ident, holder.cidr);
                         tracing::error!(ident, %address, reason = text, "address is in use here but not ours");
                         told = text;
                     }
                 }
-                Ok(_) => {
+                Ok(()) => {
                     if has_waited && !self.still_has(holder).await {
                         self.addresses.free(&holder.ident, &[holder.cidr]).await;
                     }
@@ -223,8 +225,7 @@ impl Containers {
                 running.as_ref().is_none_or(|ids| ids.contains(ident))
             }
         });
-        self.driver.call(Command::Running(alive.collect())).await?;
-        Ok(())
+        Ok(self.driver.ask(Running(alive.collect())).await?)
     }
 
     /// Identifiers whose addresses are given back when they end.
@@ -249,10 +250,7 @@ impl Containers {
     async fn tell(&self, ident: &str, event: ContainerEvent) -> Result<(), Stopped> {
         let ident = ident.to_owned();
         tracing::debug!(ident, ?event, "container");
-        self.driver
-            .call(Command::Container { ident, event })
-            .await?;
-        Ok(())
+        self.driver.ask(Container { ident, event }).await
     }
 
     async fn watch_namespaces(self) -> Result<(), Infallible> {

@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use node::{Command, Input, Node, Output, Record, Reply, RequestId};
+use node::{Input, Node, Output, Record, Reply, RequestId};
 use overlay::table::PlaneEvent;
 use plane::Ended;
 use tokio::sync::{mpsc, oneshot};
@@ -32,7 +32,7 @@ use crate::links::{LinkEvent, Links};
 use crate::store::{Store, StoreError};
 use handle::{Request, Shared};
 
-pub use handle::{Handle, IpamError, Stopped};
+pub use handle::{Handle, Stopped};
 pub use tunnels::{DataPlane, HostPlane};
 
 /// Name of the record with the direct peers.
@@ -153,10 +153,7 @@ impl Driver {
         for id in self.shared.take_cancelled() {
             // Unknown ones were answered in the meantime, or are skipped when they come.
             if self.replies.remove(&id).is_some() {
-                self.feed(Input::Command {
-                    id,
-                    command: Command::Cancel(id),
-                });
+                self.feed(Input::Cancelled(id));
             }
         }
         for _ in 1..REQUESTS_MAX {

@@ -24,7 +24,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::LengthLimitError;
 use linux::addr::Cidr;
-use node::Command;
+use node::{Connect, Forget};
 use plane::Plane;
 use report::template::Template;
 use report::{metrics, status};
@@ -333,7 +333,7 @@ async fn connect(State(app): Shared, uri: Uri, body: Bytes) -> Response {
         .is_some_and(|values| values.iter().any(|v| v == "true"));
     let texts = form.get("peer").cloned().unwrap_or_default();
     let (peers, errors) = resolve::resolve_all(&texts).await;
-    if let Err(error) = app.driver.call(Command::Connect { peers, replace }).await {
+    if let Err(error) = app.driver.ask(Connect { peers, replace }).await {
         return failure(503, &error);
     }
     if errors.is_empty() {
@@ -348,8 +348,8 @@ async fn forget(State(app): Shared, uri: Uri, body: Bytes) -> Response {
         Ok(mut form) => form.remove("peer").unwrap_or_default(),
         Err(error) => return failure(400, &error),
     };
-    match app.driver.call(Command::Forget { peers }).await {
-        Ok(_) => text(StatusCode::OK, String::new()),
+    match app.driver.ask(Forget { peers }).await {
+        Ok(()) => text(StatusCode::OK, String::new()),
         Err(error) => failure(503, &error),
     }
 }

@@ -4,6 +4,7 @@
 //! outside into inputs and outputs back (ARCHITECTURE.md). `start` puts them together.
 
 pub mod addresses;
+mod advice;
 pub mod clock;
 pub mod config;
 pub mod containers;

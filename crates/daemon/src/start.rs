@@ -18,7 +18,7 @@ use linux::bridge::BridgeConfig;
 use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
-use node::{Command, Node};
+use node::{Connect, Node};
 use overlay::protection::Cipher;
 use plane::Plane;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -26,6 +26,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use wire::PeerName;
 use wire::ethernet::MacAddr;
 
+use crate::advice;
 use crate::config::{Config, HostOptions, IpamOptions, MeshOptions};
 use crate::docker::Docker;
 use crate::driver::{DIRECT_PEERS, Driver, Handle, HostPlane};
@@ -390,7 +391,7 @@ impl InitialPeers {
             texts,
         } = self;
         handle
-            .call(Command::Connect {
+            .ask(Connect {
                 peers,
                 replace: true,
             })
@@ -405,11 +406,11 @@ impl InitialPeers {
                 tokio::time::sleep(RESOLVE_PERIOD).await;
                 let (peers, _) = resolve::resolve_all(&unresolved).await;
                 unresolved.retain(|text| !peers.iter().any(|peer| peer.text == *text));
-                let connect = Command::Connect {
+                let connect = Connect {
                     peers,
                     replace: false,
                 };
-                if handle.call(connect).await.is_err() {
+                if handle.ask(connect).await.is_err() {
                     return;
                 }
             }
@@ -554,7 +555,8 @@ fn restore_ipam(
         reclaim_after: options.reclaim_after,
     };
     let rows = store.rows(IPAM_ROWS)?;
-    Ok(Ipam::new(config, rows, seed()?, clock::now())?)
+    Ipam::new(config, rows, seed()?, clock::now())
+        .map_err(|error| anyhow::anyhow!(advice::damaged(&error)))
 }
 
 fn seed() -> io::Result<[u8; 32]> {

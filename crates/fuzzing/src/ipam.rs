@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
 use ipam::address::Subnet;
-use ipam::{ContainerEvent, Init, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket};
+use ipam::{
+    Allocate, Claim, ContainerEvent, Delete, Free, Init, Ipam, IpamConfig, IpamOutput, Lookup,
+    Patience, Request, TakeOver, Ticket,
+};
 use wire::PeerName;
 use wire::ipam::{
     AcceptedValue, Entry, GossipState, NodeClaims, NodeId, ProposalId, Range, Ring, Unicast,
@@ -262,32 +265,32 @@ fn any_request(input: &mut Unstructured<'_>) -> Result<Request> {
         subnet.expect("a subnet")
     });
     Ok(match input.int_in_range(0..=9_u8)? {
-        0..=3 => Request::Allocate {
+        0..=3 => Request::Allocate(Allocate {
             ident,
             subnet,
             is_container: input.arbitrary()?,
             patience,
-        },
-        4 | 5 => Request::Claim {
+        }),
+        4 | 5 => Request::Claim(Claim {
             ident,
             cidr: universe().cidr(any_address(input)?),
             is_container: input.arbitrary()?,
             no_error_on_unknown: input.arbitrary()?,
             patience,
-        },
-        6 => Request::Delete { ident },
-        7 => Request::Free {
+        }),
+        6 => Request::Delete(Delete { ident }),
+        7 => Request::Free(Free {
             ident,
             address: any_address(input)?.into(),
-        },
+        }),
         8 => Request::Prime(patience),
         _ => match input.int_in_range(0..=7_u8)? {
             0 => Request::Leave,
-            1 | 2 => Request::TakeOver {
+            1 | 2 => Request::TakeOver(TakeOver {
                 peer: any_name(input)?.to_string(),
-            },
+            }),
             3 => Request::List,
-            _ => Request::Lookup { ident, subnet },
+            _ => Request::Lookup(Lookup { ident, subnet }),
         },
     })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use mesh::DirectPeer;
-use node::{Command, Input};
+use node::{Command, Connect, Forget, Input};
 use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use wire::handshake::Features;
 use wire::message::{Message, OverlayControl};
@@ -105,7 +105,8 @@ impl World {
             .map(|_| direct_peer(input))
             .collect::<Result<_>>()?;
         let replace = input.arbitrary()?;
-        self.shell.command(Command::Connect { peers, replace });
+        self.shell
+            .command(Command::Connect(Connect { peers, replace }));
         Ok(())
     }
 
@@ -330,9 +331,9 @@ impl World {
             Command::Status
         } else {
             let peer = direct_peer(input)?;
-            Command::Forget {
+            Command::Forget(Forget {
                 peers: vec![peer.text],
-            }
+            })
         };
         self.shell.command(command);
         Ok(())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, MeshConfig, Password, TrustedSubnet};
-use node::{Command, Config, Input, Node, NodeStatus, Output, Reply, RequestId};
+use node::{Command, Config, Connect, Input, Node, NodeStatus, Output, Reply, RequestId};
 use overlay::kind::LaneProbe;
 use overlay::sleeve::lane::SleeveProbe;
 use overlay::table::ForwardingTable;
@@ -160,10 +160,10 @@ impl Shell {
             port: None,
         };
         let peers = vec![peer];
-        self.command(Command::Connect {
+        self.command(Command::Connect(Connect {
             peers,
             replace: false,
-        });
+        }));
         let wanted = |(_, remote): &(&LinkId, &SocketAddr)| **remote == address(n);
         let link = self.dials.iter().find(wanted).map(|(link, _)| *link)?;
         self.answer_dial(link, true);

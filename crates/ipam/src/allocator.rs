@@ -21,7 +21,7 @@ mod takeback;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -30,10 +30,11 @@ use wire::PeerName;
 use wire::message::Delivery;
 
 use crate::address::{Cidr, Range, merge_ranges};
+use crate::refusal::Peer;
 use crate::ring::Ring;
 use crate::rows::RestoreError;
 use crate::space::Space;
-use crate::{Answer, ContainerEvent, Init, IpamConfig, IpamOutput, Request, TICK, Ticket};
+use crate::{ContainerEvent, Init, IpamConfig, IpamOutput, Outcome, Request, Ticket};
 use disputes::Disputes;
 use donors::Donors;
 use establish::Election;
@@ -42,6 +43,9 @@ use reclaim::Reclaim;
 use store::{Foreign, Saved, Store, damaged};
 use takeback::Displaced;
 use waiting::Queues;
+
+/// How often pending requests are tried again and dead containers looked at.
+const TICK: Duration = Duration::from_secs(5);
 
 /// One peer's address allocator (spec/ipam.md).
 ///
@@ -100,7 +104,7 @@ struct Event {
     next_tick: Option<Instant>,
     /// Whether we handed everything over and serve nobody any more.
     is_leaving: bool,
-    /// Set while another machine claims our name: the text that says so.
+    /// Set while another machine claims our name: what the mesh says about it.
     clone: Option<String>,
 }
 
@@ -248,7 +252,7 @@ impl Ipam {
         self.finish(now);
     }
 
-    /// The caller of a request is gone. Its answer is `Answer::Cancelled`, unless it was answered
+    /// The caller of a request is gone. It is refused as `Refusal::Cancelled`, unless it was answered
     /// already.
     pub fn handle_cancel(&mut self, ticket: Ticket, now: Instant) {
         self.cancel_ticket(ticket);
@@ -305,7 +309,7 @@ impl Ipam {
         self.finish(now);
     }
 
-    /// While two machines claim our name, the text that says so: nothing new is given out or
+    /// While two machines claim our name, what the mesh says about it: nothing new is given out or
     /// donated, and requests are refused with it. `None` when that is over.
     pub fn handle_clone(&mut self, text: Option<String>, now: Instant) {
         self.event.clone = text;
@@ -374,9 +378,9 @@ impl Ipam {
         self.event.effects.push(output);
     }
 
-    fn answer(&mut self, ticket: Option<Ticket>, answer: Answer) {
+    fn answer(&mut self, ticket: Option<Ticket>, outcome: Outcome) {
         if let Some(ticket) = ticket {
-            self.effect(IpamOutput::Answer { ticket, answer });
+            self.effect(IpamOutput::Answer { ticket, outcome });
         }
     }
 
@@ -504,11 +508,9 @@ impl Ipam {
         format!("{peer}({})", self.nickname(peer))
     }
 
-    /// `name (nickname)`, or the name alone, as sentences have it.
-    fn mention(&self, peer: PeerName) -> String {
-        match self.nickname(peer) {
-            "" => peer.to_string(),
-            nickname => format!("{peer} ({nickname})"),
-        }
+    /// As sentences have it.
+    fn mention(&self, name: PeerName) -> Peer {
+        let nickname = self.nickname(name).to_owned();
+        Peer { name, nickname }
     }
 }

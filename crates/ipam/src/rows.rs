@@ -11,9 +11,7 @@ pub struct RowWrite {
 
 /// The stored rows cannot be used. Nothing was discarded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "stored address data is damaged: row {row}: {reason}; 'weft reset' discards it and starts anew"
-)]
+#[error("stored address data is damaged: row {row}: {reason}")]
 pub struct RestoreError {
     /// Name of the first row that is damaged.
     pub row: String,

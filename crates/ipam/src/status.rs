@@ -1,5 +1,7 @@
 //! What an operator sees of an allocator (spec/ipam.md 12).
 
+use std::fmt;
+
 use wire::PeerName;
 
 use crate::address::{Cidr, Range, Subnet};
@@ -7,8 +9,8 @@ use crate::address::{Cidr, Range, Subnet};
 /// A copy of the state, for status, report and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IpamStatus {
-    /// The one line for `status`: `ready`, `idle`, `awaiting consensus (quorum: 2, known: 1)` ...
-    pub summary: String,
+    /// How far it is.
+    pub phase: Phase,
     /// Everything that is managed.
     pub universe: Subnet,
     /// Where addresses are allocated by default.
@@ -33,6 +35,43 @@ pub struct IpamStatus {
     pub displaced: Vec<DisplacedStatus>,
     /// Peers whose ring cannot be merged with ours at all, and why: other seeds, another range.
     pub refused: Vec<(PeerName, String)>,
+}
+
+/// How far allocation is. `Display` is the one line the original shows of it, without its advice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nobody here needed a ring yet.
+    Idle,
+    /// An observer waits for others to divide the range.
+    Priming,
+    /// An election is under way.
+    AwaitingConsensus {
+        /// Votes needed; 0 until it was fixed.
+        quorum: usize,
+        /// Nodes heard of.
+        known: usize,
+    },
+    /// Somebody waits for an address.
+    AwaitingSpace,
+    /// No owner of a range is in reach.
+    OwnersUnreachable,
+    /// There is a ring, and nobody waits.
+    Ready,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("idle"),
+            Self::Priming => f.write_str("priming"),
+            Self::AwaitingConsensus { quorum, known } => {
+                write!(f, "awaiting consensus (quorum: {quorum}, known: {known})")
+            }
+            Self::AwaitingSpace => f.write_str("waiting for IP(s) to become available"),
+            Self::OwnersUnreachable => f.write_str("all IP ranges owned by unreachable peers"),
+            Self::Ready => f.write_str("ready"),
+        }
+    }
 }
 
 /// One entry of the ring.

@@ -18,7 +18,9 @@ use overlay::table::{ForwardingTable, Routes};
 use overlay::{ConnectionParams, Overlay, OverlayOutput};
 use wire::PeerName;
 
-use crate::{Command, Input, NodeStatus, Output, Record, Reply, RequestId};
+use crate::{
+    Command, Connect, Container, Forget, Input, NodeStatus, Output, Record, Reply, RequestId,
+};
 
 /// What a node is told at start and never changes. Holds the passphrase, hence no `Debug`.
 pub struct Config {
@@ -153,6 +155,11 @@ impl Node {
             Input::Tunnel(event) => self.overlay_mut().handle_tunnel_event(event, now),
             Input::Learned(sightings) => self.check_sightings(&sightings),
             Input::Command { id, command } => return self.handle_command(id, command, now),
+            Input::Cancelled(id) => {
+                if let Some(allocation) = &mut self.allocation {
+                    allocation.cancel(id, now);
+                }
+            }
         }
         self.settle();
     }
@@ -228,23 +235,17 @@ impl Node {
 
     fn handle_command(&mut self, id: RequestId, command: Command, now: Instant) {
         let reply = match command {
-            Command::Connect { peers, replace } => {
+            Command::Connect(Connect { peers, replace }) => {
                 self.mesh.connect(peers, replace, now);
                 Some(Reply::Done)
             }
-            Command::Forget { peers } => {
+            Command::Forget(Forget { peers }) => {
                 self.mesh.forget(&peers, now);
                 Some(Reply::Done)
             }
             Command::Status => Some(Reply::Status(Box::new(self.status(now)))),
             Command::Ipam(request) => self.ask(id, request, now),
-            Command::Cancel(cancelled) => {
-                if let Some(allocation) = &mut self.allocation {
-                    allocation.cancel(cancelled, now);
-                }
-                None
-            }
-            Command::Container { ident, event } => {
+            Command::Container(Container { ident, event }) => {
                 if let Some(allocation) = &mut self.allocation {
                     allocation.ipam_mut().handle_container(&ident, event, now);
                 }

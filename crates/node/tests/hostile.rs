@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, MeshConfig, Password};
-use node::{Command, Config, Input, Node, Output, RequestId};
+use node::{Command, Config, Connect, Input, Node, Output, RequestId};
 use overlay::kind::TunnelEvent;
 use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use wire::{LinkId, PeerName};
@@ -142,10 +142,10 @@ impl Draw {
                     ip: address.ip(),
                     port: Some(address.port()).filter(|port| *port != 0),
                 };
-                let command = Command::Connect {
+                let command = Command::Connect(Connect {
                     peers: vec![peer],
                     replace: self.below(4) == 0,
-                };
+                });
                 Input::Command {
                     id: RequestId(self.next()),
                     command,
@@ -212,10 +212,10 @@ impl Pair {
             port: None,
         };
         let peers = vec![peer];
-        let command = Command::Connect {
+        let command = Command::Connect(Connect {
             peers,
             replace: false,
-        };
+        });
         let id = RequestId(1);
         Self {
             nodes: [node(1, password, now), node(2, password, now)],

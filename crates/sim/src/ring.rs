@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use ipam::address::Subnet;
-use ipam::{Answer, Init, Patience, Request};
+use ipam::{Allocate, Answer, Init, Patience, Request};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -174,12 +174,12 @@ impl Cluster {
     /// One site is asked for one more address.
     fn ask(&mut self, site: usize) -> Result<(), Violation> {
         self.asked += 1;
-        let request = Request::Allocate {
+        let request = Request::Allocate(Allocate {
             ident: format!("container-{}", self.asked),
             subnet: None,
             is_container: false,
             patience: Patience::Short,
-        };
+        });
         self.world.ask(site, request)
     }
 
@@ -217,7 +217,7 @@ impl Cluster {
     fn times_since(&self, from: usize) -> Result<Vec<f64>, Violation> {
         let mut times = Vec::new();
         for answered in &self.world.answers[from..] {
-            let Answer::Address(_) = answered.answer else {
+            let Ok(Answer::Address(_)) = answered.outcome else {
                 return Err(format!("not served: {answered:?}"));
             };
             times.push(answered.took.as_secs_f64());
@@ -239,7 +239,7 @@ impl Cluster {
         }
         self.each_cut(Fault::Mend)?;
         for answered in &self.world.answers[from..] {
-            if let Answer::Address(_) = answered.answer {
+            if let Ok(Answer::Address(_)) = answered.outcome {
                 outcome.halves[answered.site % 2] += 1;
                 outcome.cut_secs.push(answered.took.as_secs_f64());
             } else {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use ipam::address::Subnet;
-use node::{Command, Input, Output, Record};
+use node::{Command, Connect, Forget, Input, Output, Record};
 use overlay::kind::TunnelEvent;
 use overlay::table::ForwardingTable;
 use rand::rngs::StdRng;
@@ -292,11 +292,11 @@ impl World {
             }
             Fault::Connect { at, to, replace } => {
                 let peers = vec![direct_peer(&self.hosts[to].site)];
-                return self.command(at, Command::Connect { peers, replace });
+                return self.command(at, Command::Connect(Connect { peers, replace }));
             }
             Fault::Forget { at, to } => {
                 let peers = vec![direct_peer(&self.hosts[to].site).text];
-                return self.command(at, Command::Forget { peers });
+                return self.command(at, Command::Forget(Forget { peers }));
             }
             Fault::RebindNat(site) => {
                 let host = &mut self.hosts[site];
@@ -341,10 +341,10 @@ impl World {
         let peers = wanted.map(|(_, site)| direct_peer(site)).collect();
         self.command(
             site,
-            Command::Connect {
+            Command::Connect(Connect {
                 peers,
                 replace: false,
-            },
+            }),
         )
     }
 

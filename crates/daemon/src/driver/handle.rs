@@ -3,8 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use ipam::Answer;
-use node::{Command, NodeStatus, Reply, RequestId};
+use node::{Ask, Command, NodeStatus, Reply, RequestId};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// A request and where its answer goes.
@@ -38,17 +37,6 @@ pub(super) struct Shared {
 #[error("the daemon is stopping{}", reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default())]
 pub struct Stopped {
     reason: Option<Arc<str>>,
-}
-
-/// A request for addresses got no answer of the allocator.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IpamError {
-    /// The driver is gone.
-    #[error(transparent)]
-    Stopped(#[from] Stopped),
-    /// This daemon allocates no addresses.
-    #[error("address allocation is not enabled")]
-    Disabled,
 }
 
 impl Shared {
@@ -120,7 +108,12 @@ impl Handle {
 
     /// Has the node carry out a command. Dropping the future takes the command back, unless it was
     /// carried out already.
-    pub async fn call(&self, command: Command) -> Result<Reply, Stopped> {
+    pub async fn ask<A: Ask>(&self, ask: A) -> Result<A::Reply, Stopped> {
+        let reply = self.call(ask.command()).await?;
+        Ok(A::read(reply).expect("the node replies to what it was asked"))
+    }
+
+    async fn call(&self, command: Command) -> Result<Reply, Stopped> {
         let (reply, answer) = oneshot::channel();
         let id = RequestId(self.shared.next_request.fetch_add(1, Ordering::Relaxed));
         let request = Request { id, command, reply };
@@ -144,18 +137,6 @@ impl Handle {
 
     /// A copy of the node's state.
     pub async fn status(&self) -> Result<NodeStatus, Stopped> {
-        match self.call(Command::Status).await? {
-            Reply::Status(status) => Ok(*status),
-            Reply::Done | Reply::Ipam(_) | Reply::NoIpam => Err(self.shared.stopped()),
-        }
-    }
-
-    /// Asks for something about addresses. Dropping the future cancels it.
-    pub async fn ipam(&self, request: ipam::Request) -> Result<Answer, IpamError> {
-        match self.call(Command::Ipam(request)).await? {
-            Reply::Ipam(answer) => Ok(answer),
-            Reply::NoIpam => Err(IpamError::Disabled),
-            Reply::Done | Reply::Status(_) => Err(self.shared.stopped().into()),
-        }
+        self.ask(node::Status).await
     }
 }

@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use ipam::{Init, Ipam, IpamConfig, Patience};
+use ipam::{Allocate, Init, Ipam, IpamConfig, Patience};
 use mesh::status::TargetState;
 use mesh::{DirectPeer, MeshConfig};
+use node::{Addresses, Connect};
 use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use overlay::table::ForwardingTable;
 use tokio::net::{TcpListener, TcpStream};
@@ -98,8 +99,8 @@ async fn drive<T>(driver: &mut Driver, work: impl Future<Output = T>) -> T {
     }
 }
 
-fn connect(to: SocketAddr) -> Command {
-    Command::Connect {
+fn connect(to: SocketAddr) -> Connect {
+    Connect {
         peers: vec![DirectPeer {
             text: to.to_string(),
             ip: to.ip(),
@@ -110,8 +111,8 @@ fn connect(to: SocketAddr) -> Command {
 }
 
 /// An address that nobody gives out while there is no quorum.
-fn wish() -> Command {
-    Command::Ipam(ipam::Request::Allocate {
+fn wish() -> Addresses<Allocate> {
+    Addresses(Allocate {
         ident: "c1".to_owned(),
         subnet: None,
         is_container: true,
@@ -171,7 +172,7 @@ async fn requests_that_wait_together_share_one_transaction() {
     let targets = [1, 2, 3, 4].map(|port| SocketAddr::from((LOOPBACK, port)));
     let mut calls: Vec<_> = targets
         .iter()
-        .map(|to| Box::pin(stage.handle.call(connect(*to))))
+        .map(|to| Box::pin(stage.handle.ask(connect(*to))))
         .collect();
     // Each puts its request into the queue when it is polled first.
     poll_fn(|context| {
@@ -184,7 +185,7 @@ async fn requests_that_wait_together_share_one_transaction() {
     let before = stage.driver.store.commits();
     assert!(stage.driver.turn().await.expect("a turn").is_continue());
     for call in calls {
-        assert!(matches!(call.await, Ok(Reply::Done)));
+        assert!(matches!(call.await, Ok(())));
     }
     assert_eq!(stage.driver.store.commits() - before, 1);
 }
@@ -206,8 +207,8 @@ async fn probe_follows_the_snapshot_that_knows_its_tunnel() {
     let air = Air::default();
     let (a, b) = (Stage::new(1, &air), Stage::new(2, &air));
     let probes = async {
-        let connected = a.handle.call(connect(b.address)).await;
-        assert!(matches!(connected, Ok(Reply::Done)));
+        let connected = a.handle.ask(connect(b.address)).await;
+        assert!(matches!(connected, Ok(())));
         for journal in [&a.journal, &b.journal] {
             let deeds = journal.until(|deed| matches!(deed, Deed::Probe(_))).await;
             let mut known = Vec::new();
@@ -234,7 +235,7 @@ async fn link_whose_queue_is_full_ends_and_the_node_hears_why() {
     let address = listener.local_addr().expect("bound");
     let handle = stage.handle.clone();
     let greeted = async {
-        handle.call(connect(address)).await.expect("an answer");
+        handle.ask(connect(address)).await.expect("an answer");
         let (far, _) = listener.accept().await.expect("accept");
         let greeting = far.peek(&mut [0; 9]).await;
         assert!(greeting.is_ok_and(|bytes| bytes > 0));
@@ -263,7 +264,7 @@ async fn who_waits_for_an_answer_hears_why_the_driver_stopped() {
     let stage = Stage::new(1, &Air::default());
     let plane = stage.plane.clone();
     let asking = async {
-        let wish = stage.handle.call(wish());
+        let wish = stage.handle.ask(wish());
         tokio::pin!(wish);
         // Asked behind it, so the driver has the wish when this is answered.
         let status = stage.handle.status();

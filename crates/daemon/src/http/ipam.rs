@@ -14,7 +14,9 @@ use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use ipam::address::{Cidr, Subnet};
-use ipam::{Answer, Holding, Patience, Request};
+use ipam::{
+    Allocate, Ask, Claim, Delete, Free, Holding, Leave, List, Lookup, Patience, Prime, TakeOver,
+};
 use serde::Serialize;
 
 use super::{App, BadForm, Shared, failure, form, not_found, text};
@@ -67,7 +69,7 @@ impl Options {
 
 impl App {
     /// Asks the allocator; what is no success is a response already.
-    async fn ask(&self, request: Request) -> Result<Answer, Response> {
+    async fn ask<Q: Ask>(&self, request: Q) -> Result<Q::Answer, Response> {
         self.addresses
             .ask(request)
             .await
@@ -108,23 +110,20 @@ impl App {
 /// The answer to a request that was not served. `action` precedes the reason of a refusal.
 fn refusal(error: &AddressError, action: &str) -> Response {
     match error {
-        AddressError::Refused(text) => failure(400, &format!("{action}{text}")),
+        AddressError::Refused(refusal) if !refusal.is_passing() => {
+            failure(400, &format!("{action}{error}"))
+        }
         AddressError::Cancelled => cancelled(),
         AddressError::NotEnabled => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
-        AddressError::Unavailable(_) | AddressError::Host(_) | AddressError::Stopped(_) => {
-            failure(503, error)
-        }
+        AddressError::Refused(_)
+        | AddressError::GivenBack(_)
+        | AddressError::Host(_)
+        | AddressError::Stopped(_) => failure(503, error),
     }
 }
 
 fn cancelled() -> Response {
     text(StatusCode::OK, "cancelled".to_owned())
-}
-
-/// The response to an answer that does not fit its request: a bug of ours.
-fn misfit(answer: &Answer) -> Response {
-    tracing::error!(?answer, "answer does not fit its request");
-    failure(500, &"answer does not fit the request")
 }
 
 fn flatten(result: Result<Response, Response>) -> Response {
@@ -153,7 +152,7 @@ async fn tracker(State(app): Shared) -> Response {
 async fn prime(State(app): Shared, uri: Uri) -> Response {
     let prime = async {
         let options = Options::parse(&uri, b"").map_err(|error| failure(400, &error))?;
-        app.ask(Request::Prime(options.patience)).await?;
+        app.ask(Prime(options.patience)).await?;
         Ok(text(StatusCode::OK, String::new()))
     };
     flatten(prime.await)
@@ -191,18 +190,14 @@ async fn allocate_for(
     if options.check_alive && app.has_ended(&ident).await {
         return Ok(cancelled());
     }
-    let request = Request::Allocate {
+    let request = Allocate {
         ident,
         subnet,
         is_container: options.check_alive,
         patience: options.patience,
     };
-    let answer = app.ask(request).await?;
-    if let Answer::Address(cidr) = answer {
-        Ok(text(StatusCode::OK, cidr.to_string()))
-    } else {
-        Ok(misfit(&answer))
-    }
+    let cidr = app.ask(request).await?;
+    Ok(text(StatusCode::OK, cidr.to_string()))
 }
 
 async fn claim(
@@ -220,7 +215,7 @@ async fn claim(
         if options.check_alive && app.has_ended(&ident).await {
             return Ok(cancelled());
         }
-        let request = Request::Claim {
+        let request = Claim {
             ident,
             cidr,
             is_container: options.check_alive,
@@ -228,7 +223,7 @@ async fn claim(
             patience: options.patience,
         };
         match app.addresses.ask(request).await {
-            Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+            Ok(()) => Ok(StatusCode::NO_CONTENT.into_response()),
             Err(error) => Err(refusal(&error, "Unable to claim: ")),
         }
     };
@@ -255,13 +250,9 @@ async fn look_up_for(
     ident: String,
     subnet: Option<Subnet>,
 ) -> Result<Response, Response> {
-    let answer = app.ask(Request::Lookup { ident, subnet }).await?;
-    if let Answer::Addresses(cidrs) = answer {
-        let texts: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
-        Ok(text(StatusCode::OK, texts.join(" ")))
-    } else {
-        Ok(misfit(&answer))
-    }
+    let cidrs = app.ask(Lookup { ident, subnet }).await?;
+    let texts: Vec<String> = cidrs.iter().map(ToString::to_string).collect();
+    Ok(text(StatusCode::OK, texts.join(" ")))
 }
 
 /// The original's list of who holds what.
@@ -287,9 +278,7 @@ impl From<Holding> for Owner {
 
 async fn list(State(app): Shared) -> Response {
     let list = async {
-        let Answer::List(holdings) = app.ask(Request::List).await? else {
-            return Ok(misfit(&Answer::Done));
-        };
+        let holdings = app.ask(List).await?;
         let owners: Vec<Owner> = holdings.into_iter().map(Owner::from).collect();
         let owned = Owned {
             owned: (!owners.is_empty()).then_some(owners),
@@ -306,9 +295,9 @@ async fn free(State(app): Shared, Path((ident, ip)): Path<(String, String)>) -> 
             let error = format!("invalid IP Address: {ip}");
             return Err(app.misunderstood(error).await);
         };
-        let request = Request::Free { ident, address };
+        let request = Free { ident, address };
         match app.addresses.ask(request).await {
-            Ok(_) => Ok(StatusCode::NO_CONTENT.into_response()),
+            Ok(()) => Ok(StatusCode::NO_CONTENT.into_response()),
             Err(error) => Err(refusal(&error, "Unable to free: ")),
         }
     };
@@ -317,7 +306,7 @@ async fn free(State(app): Shared, Path((ident, ip)): Path<(String, String)>) -> 
 
 async fn delete_all(State(app): Shared, Path(ident): Path<String>) -> Response {
     let delete = async {
-        app.ask(Request::Delete { ident }).await?;
+        app.ask(Delete { ident }).await?;
         Ok(StatusCode::NO_CONTENT.into_response())
     };
     flatten(delete.await)
@@ -325,8 +314,8 @@ async fn delete_all(State(app): Shared, Path(ident): Path<String>) -> Response {
 
 /// Hands everything over; never fails, so that a reset goes on.
 async fn leave(State(app): Shared) -> Response {
-    match app.addresses.ask(Request::Leave).await {
-        Ok(_) | Err(AddressError::NotEnabled) => {}
+    match app.addresses.ask(Leave).await {
+        Ok(()) | Err(AddressError::NotEnabled) => {}
         Err(error) => tracing::warn!(%error, "addresses not handed over"),
     }
     StatusCode::NO_CONTENT.into_response()
@@ -334,12 +323,11 @@ async fn leave(State(app): Shared) -> Response {
 
 async fn take_over(State(app): Shared, Path(peer): Path<String>) -> Response {
     let name = peer.clone();
-    match app.addresses.ask(Request::TakeOver { peer }).await {
-        Ok(Answer::TakenOver(count)) => text(
+    match app.addresses.ask(TakeOver { peer }).await {
+        Ok(count) => text(
             StatusCode::OK,
             format!("{count} IPs taken over from {name}\n"),
         ),
-        Ok(other) => misfit(&other),
         Err(AddressError::NotEnabled) => text(StatusCode::OK, String::new()),
         Err(error) => refusal(&error, ""),
     }

@@ -67,11 +67,15 @@ impl From<AddressError> for Refusal {
         let text = error.to_string();
         match error {
             AddressError::Host(error) => error.into(),
-            AddressError::Refused(_) => Self::new(StatusCode::BAD_REQUEST, text),
+            AddressError::Refused(refusal) if !refusal.is_passing() => {
+                Self::new(StatusCode::BAD_REQUEST, text)
+            }
             AddressError::NotEnabled => Self::new(StatusCode::BAD_REQUEST, text)
                 .hint("launch with --ipalloc-range, or give an address such as 10.32.1.5/12"),
-            AddressError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
-                .hint("use --wait to wait until it can be done"),
+            AddressError::Refused(_) | AddressError::GivenBack(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+                    .hint("use --wait to wait until it can be done")
+            }
             AddressError::Cancelled | AddressError::Stopped(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
             }

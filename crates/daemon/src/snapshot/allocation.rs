@@ -7,6 +7,8 @@ use ipam::address::Range;
 use ipam::status::IpamStatus;
 use wire::quote::printable;
 
+use crate::advice;
+
 /// Builds the section. `clone_text` says that another machine has our name.
 pub(super) fn report(status: &IpamStatus, clone_text: Option<&str>) -> Ipam {
     let claims = status
@@ -47,11 +49,11 @@ pub(super) fn report(status: &IpamStatus, clone_text: Option<&str>) -> Ipam {
         entries: entries(status),
         pending_claims: none_if_empty(claims.collect()),
         pending_allocates: none_if_empty(allocates.collect()),
-        status: status.summary.clone(),
+        status: advice::phase(status.phase),
         contested: contests.collect(),
         unconfirmed: status.unconfirmed.iter().copied().map(shown).collect(),
         displaced: displaced.collect(),
-        clone: clone_text.map(str::to_owned),
+        clone: clone_text.map(advice::name_taken),
     }
 }
 

@@ -8,25 +8,25 @@ use super::Ipam;
 use super::holdings::keeper;
 use super::waiting::Allocation;
 use crate::address::{Cidr, Range};
-use crate::{ANONYMOUS, Answer, IpamOutput};
+use crate::{ANONYMOUS, Answer, IpamOutput, Outcome, Refusal};
 
 impl Ipam {
     /// Gives out an address, or asks for space and returns nothing.
-    pub(super) fn try_allocate(&mut self, what: &Allocation, now: Instant) -> Option<Answer> {
+    pub(super) fn try_allocate(&mut self, what: &Allocation, now: Instant) -> Option<Outcome> {
         if self.event.is_leaving {
-            return Some(Answer::Cancelled);
+            return Some(Err(Refusal::Cancelled));
         }
         if let Some(cidr) = self.held_already(what) {
-            return Some(Answer::Address(what.subnet.cidr(cidr.address.to_bits())));
+            let cidr = what.subnet.cidr(cidr.address.to_bits());
+            return Some(Ok(Answer::Address(cidr)));
         }
         if let Some(text) = &self.event.clone {
-            return Some(Answer::Refused(text.clone()));
+            return Some(Err(Refusal::NameTaken(text.clone())));
         }
         let universe = self.config.universe;
         if !what.subnet.range().overlaps(universe.range()) {
             let subnet = what.subnet;
-            let text = format!("range {subnet} out of bounds: {universe}");
-            return Some(Answer::Refused(text));
+            return Some(Err(Refusal::OutOfRange { subnet, universe }));
         }
         self.establish();
         if self.ring.is_empty() {
@@ -37,7 +37,7 @@ impl Ipam {
             let cidr = what.subnet.cidr(address);
             let ident = keeper(&what.ident, cidr.address);
             self.record(&ident, cidr, what.is_container);
-            return Some(Answer::Address(cidr));
+            return Some(Ok(Answer::Address(cidr)));
         }
         self.request_space(what.subnet.range(), now);
         None

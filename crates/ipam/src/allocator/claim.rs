@@ -9,7 +9,8 @@ use super::Ipam;
 use super::holdings::keeper;
 use super::waiting::Claim;
 use crate::address::Range;
-use crate::{ANONYMOUS, Answer, IpamOutput};
+use crate::refusal::Stance;
+use crate::{ANONYMOUS, Answer, IpamOutput, Outcome, Refusal};
 
 /// How often the owner of an address may be out of reach before a claim fails. It is asked once
 /// per tick.
@@ -17,18 +18,18 @@ const FAILURES_MAX: u32 = 5;
 
 impl Ipam {
     /// Takes the address, or asks its owner for it and returns nothing.
-    pub(super) fn try_claim(&mut self, claim: &mut Claim, now: Instant) -> Option<Answer> {
+    pub(super) fn try_claim(&mut self, claim: &mut Claim, now: Instant) -> Option<Outcome> {
         if self.event.is_leaving {
-            return Some(Answer::Cancelled);
+            return Some(Err(Refusal::Cancelled));
         }
         let cidr = claim.cidr;
         let address = cidr.address.to_bits();
         let is_inside = self.config.universe.contains(address);
-        if let Some(answer) = self.claim_held(claim, is_inside) {
-            return Some(answer);
+        if let Some(outcome) = self.claim_held(claim, is_inside) {
+            return Some(outcome);
         }
         if let Some(text) = &self.event.clone {
-            return Some(Answer::Refused(text.clone()));
+            return Some(Err(Refusal::NameTaken(text.clone())));
         }
         if !is_inside {
             let ident = keeper(&claim.ident, cidr.address);
@@ -36,15 +37,15 @@ impl Ipam {
             self.say(format_args!(
                 "Address {cidr} claimed by {ident} - not in our range"
             ));
-            return Some(Answer::Done);
+            return Some(Ok(Answer::Done));
         }
         if let Some(user) = self.displaced.user(cidr.address)
             && !claim.is_recovery
             && user != claim.ident
             && claim.ident != ANONYMOUS
         {
-            let text = format!("address {cidr} is already owned by {user}");
-            return Some(Answer::Refused(text));
+            let holder = user.to_owned();
+            return Some(Err(Refusal::OwnedHere { cidr, holder }));
         }
         self.establish();
         let owner = self.ring.owner(address)?;
@@ -57,35 +58,36 @@ impl Ipam {
         }
         let ident = keeper(&claim.ident, cidr.address);
         self.record(&ident, cidr, claim.is_container);
-        Some(Answer::Done)
+        Some(Ok(Answer::Done))
     }
 
     /// The answer if the address has a holder on this host.
-    fn claim_held(&mut self, claim: &Claim, is_inside: bool) -> Option<Answer> {
+    fn claim_held(&mut self, claim: &Claim, is_inside: bool) -> Option<Outcome> {
         let cidr = claim.cidr;
         let holder = self.holdings.holder(cidr.address)?.to_owned();
         let is_anonymous = claim.ident == ANONYMOUS;
         if is_anonymous || holder == claim.ident {
             self.holdings.mark_alive(&holder);
             self.holdings.flag(&holder, claim.is_container);
-            return Some(Answer::Done);
+            return Some(Ok(Answer::Done));
         }
-        let text = if !is_inside {
+        let refusal = if !is_inside {
             if self.holdings.is_dead(&holder) {
                 self.holdings.remove(&holder, cidr.address);
                 return None;
             }
-            format!("address {cidr} already in use by {holder}")
+            let holder = Some(holder);
+            Refusal::InUse { cidr, holder }
         } else if holder == cidr.address.to_string() {
-            format!("address {cidr} already in use")
+            Refusal::InUse { cidr, holder: None }
         } else {
-            format!("address {cidr} is already owned by {holder}")
+            Refusal::OwnedHere { cidr, holder }
         };
-        Some(Answer::Refused(text))
+        Some(Err(refusal))
     }
 
     /// Asks the owner for just this address, once per tick.
-    fn ask_owner(&mut self, claim: &mut Claim, owner: PeerName, now: Instant) -> Option<Answer> {
+    fn ask_owner(&mut self, claim: &mut Claim, owner: PeerName, now: Instant) -> Option<Outcome> {
         if claim.asked == Some(owner) {
             return None;
         }
@@ -109,7 +111,12 @@ impl Ipam {
     }
 
     /// The owner could not be asked; too often, and the claim fails.
-    fn owner_unreachable(&self, claim: &mut Claim, owner: PeerName, error: &str) -> Option<Answer> {
+    fn owner_unreachable(
+        &self,
+        claim: &mut Claim,
+        owner: PeerName,
+        error: &str,
+    ) -> Option<Outcome> {
         if std::mem::replace(&mut claim.has_failed, true) {
             return None;
         }
@@ -117,14 +124,20 @@ impl Ipam {
         if claim.is_recovery || claim.failures <= FAILURES_MAX {
             return None;
         }
-        let text = self.owned_by_other(claim, owner);
-        Some(Answer::Refused(format!("{text} - {error}")))
+        let error = error.to_owned();
+        Some(Err(self.owned_by_other(
+            claim,
+            owner,
+            Stance::NotAsked { error },
+        )))
     }
 
-    /// `address … is owned by other peer …`.
-    pub(super) fn owned_by_other(&self, claim: &Claim, owner: PeerName) -> String {
-        let (cidr, owner) = (claim.cidr, self.mention(owner));
-        format!("address {cidr} is owned by other peer {owner}")
+    pub(super) fn owned_by_other(&self, claim: &Claim, owner: PeerName, stance: Stance) -> Refusal {
+        Refusal::OwnedElsewhere {
+            cidr: claim.cidr,
+            owner: self.mention(owner),
+            stance,
+        }
     }
 
     /// A request for space, or our ring, could not be sent.
@@ -134,13 +147,13 @@ impl Ipam {
             self.event.should_retry = true;
         }
         for mut claim in std::mem::take(&mut self.queues.claims) {
-            let answer = if claim.what.asked == Some(to) {
+            let outcome = if claim.what.asked == Some(to) {
                 self.owner_unreachable(&mut claim.what, to, error)
             } else {
                 None
             };
-            match answer {
-                Some(answer) => self.claim_ended(&claim, answer),
+            match outcome {
+                Some(outcome) => self.claim_ended(&claim, outcome),
                 None => self.queues.claims.push(claim),
             }
         }
@@ -158,11 +171,11 @@ impl Ipam {
                 self.queues.claims.push(claim);
                 continue;
             }
-            let text = self.owned_by_other(&claim.what, from);
+            let refusal = self.owned_by_other(&claim.what, from, Stance::Denies);
             if claim.what.is_recovery {
-                self.recovery_denied(&claim.what, text, now);
+                self.recovery_denied(&claim.what, &refusal, now);
             } else {
-                self.claim_ended(&claim, Answer::Refused(text));
+                self.claim_ended(&claim, Err(refusal));
             }
         }
     }

@@ -7,7 +7,7 @@ use wire::PeerName;
 
 use super::Ipam;
 use crate::address::Range;
-use crate::{Answer, IpamOutput};
+use crate::{Answer, IpamOutput, Outcome, Refusal};
 
 impl Ipam {
     /// A container stopped: its addresses are kept for a while, its requests are not.
@@ -80,25 +80,25 @@ impl Ipam {
     }
 
     /// Takes the ranges of a peer that is gone for good.
-    pub(super) fn take_over(&mut self, typed: &str) -> Answer {
+    pub(super) fn take_over(&mut self, typed: &str) -> Outcome {
         let us = self.config.name;
         if let Some(text) = &self.event.clone {
-            return Answer::Refused(text.clone());
+            return Err(Refusal::NameTaken(text.clone()));
         }
         let Some(victim) = self.resolve(typed) else {
             self.warn(format_args!(
                 "attempt to take over range from unknown peer '{typed}'"
             ));
-            return Answer::TakenOver(0);
+            return Ok(Answer::TakenOver(0));
         };
         if victim == us {
             self.warn("attempt to take over range from ourself");
-            return Answer::TakenOver(0);
+            return Ok(Answer::TakenOver(0));
         }
         if self.event.is_leaving {
-            return Answer::Cancelled;
+            return Err(Refusal::Cancelled);
         }
-        Answer::TakenOver(self.take_ranges(victim))
+        Ok(Answer::TakenOver(self.take_ranges(victim)))
     }
 
     /// Makes everything of another peer ours, and says how many addresses that was.

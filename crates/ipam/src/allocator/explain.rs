@@ -6,11 +6,10 @@ use wire::PeerName;
 
 use super::Ipam;
 use super::waiting::{Allocation, Claim};
+use crate::Refusal;
 use crate::address::Range;
-use crate::status::{ElectionStatus, EntryStatus, IpamStatus, OwnerStatus};
-
-/// Most owners named in a reason.
-const OWNERS_NAMED_MAX: usize = 8;
+use crate::refusal::{Dispute, NoRing, Share, Stance};
+use crate::status::{ElectionStatus, EntryStatus, IpamStatus, OwnerStatus, Phase};
 
 impl Ipam {
     /// What an operator sees.
@@ -27,7 +26,7 @@ impl Ipam {
             quorum,
         };
         IpamStatus {
-            summary: self.summary(),
+            phase: self.phase(),
             universe: self.config.universe,
             default_subnet: self.config.default_subnet,
             active: self.space.active(),
@@ -43,26 +42,25 @@ impl Ipam {
         }
     }
 
-    fn summary(&self) -> String {
+    fn phase(&self) -> Phase {
         if !self.ring.is_empty() {
             let mut owners = self.ring.entries().iter().map(|entry| entry.peer);
             return if !owners.any(|owner| self.mesh.known.contains(&owner)) {
-                "all IP ranges owned by unreachable peers - use 'rmpeer' if they are dead"
+                Phase::OwnersUnreachable
             } else if !self.queues.allocations.is_empty() {
-                "waiting for IP(s) to become available"
+                Phase::AwaitingSpace
             } else {
-                "ready"
-            }
-            .to_owned();
+                Phase::Ready
+            };
         }
         if !self.election.is_awaiting() {
-            return "idle".to_owned();
+            return Phase::Idle;
         }
         if !self.is_elector() {
-            return "priming".to_owned();
+            return Phase::Priming;
         }
         let (known, quorum) = self.election.census();
-        format!("awaiting consensus (quorum: {quorum}, known: {known})")
+        Phase::AwaitingConsensus { quorum, known }
     }
 
     fn entry_statuses(&self) -> Vec<EntryStatus> {
@@ -104,74 +102,70 @@ impl Ipam {
     }
 
     /// Why there is no ring.
-    pub(super) fn no_ring_reason(&self) -> String {
+    pub(super) fn no_ring_reason(&self) -> NoRing {
         if let Some(text) = &self.event.clone {
-            return text.clone();
+            return NoRing::NameTaken(text.clone());
         }
         if !self.is_elector() {
-            return "no ring yet: this peer is an observer and waits for others to divide the range"
-                .to_owned();
+            return NoRing::Observer;
         }
         let (nodes, quorum) = self.election.census();
-        let size = self.cluster_size().max(quorum);
-        let known = nodes.max(1);
-        format!("no majority: {known} of {size} peers known, {quorum} must agree")
+        NoRing::NoMajority {
+            known: nodes.max(1),
+            size: self.cluster_size().max(quorum),
+            quorum,
+        }
     }
 
     /// Why an address is not given out.
-    pub(super) fn allocation_reason(&self, what: &Allocation) -> String {
+    pub(super) fn allocation_reason(&self, what: &Allocation) -> Refusal {
         if self.ring.is_empty() {
-            return self.no_ring_reason();
+            return self.no_ring_reason().into();
         }
+        let (subnet, us) = (what.subnet, self.config.name);
         let universe = self.config.universe.range();
-        let Some(wanted) = what.subnet.host_range().intersection(universe) else {
-            return format!("no address of {} is managed", what.subnet);
+        let Some(wanted) = subnet.host_range().intersection(universe) else {
+            return Refusal::NotManaged { subnet };
         };
         let owners = self.free_by_owner(wanted);
-        let (subnet, us) = (what.subnet, self.config.name);
-        let blocked = self.disputed_in(wanted);
-        let is_blocked = !blocked.is_empty() && owners.get(&us).is_some_and(|o| o.free > 0);
-        if is_blocked {
-            return blocked;
+        let has_free = owners.get(&us).is_some_and(|owner| owner.free > 0);
+        if let Some(dispute) = self.disputed_in(wanted).filter(|_| has_free) {
+            return dispute.into();
         }
-        let others = || {
-            owners
-                .iter()
-                .filter(|(peer, owner)| **peer != us && owner.free > 0)
-        };
-        let is_known = |peer: &PeerName| self.mesh.known.contains(peer);
-        let silent: Vec<String> = others()
-            .filter(|(peer, _)| is_known(peer))
-            .map(|(peer, owner)| format!("{} {}", self.label(*peer), owner.free))
-            .collect();
-        if !silent.is_empty() {
-            let named = named(silent);
-            return format!("no answer yet from peers with free addresses in {subnet}: {named}");
-        }
-        let unreachable: Vec<String> = others()
-            .map(|(peer, owner)| format!("{} {}", self.label(*peer), owner.free))
-            .collect();
-        if !unreachable.is_empty() {
-            let named = named(unreachable);
-            return format!(
-                "free addresses in {subnet} are owned by peers which cannot be reached: {named}"
-            );
-        }
-        let used: u64 = owners.values().map(|owner| owner.size - owner.free).sum();
-        let owners = owners
+        let others = owners
             .iter()
-            .map(|(peer, owner)| format!("{} {}", self.label(*peer), owner.size));
-        let named = named(owners.collect());
-        format!("space exhausted in {subnet}: {used} used, owners {named}")
+            .filter(|(peer, owner)| **peer != us && owner.free > 0);
+        let (silent, unreachable): (Vec<_>, Vec<_>) = others
+            .map(|(peer, owner)| self.share(*peer, owner.free))
+            .partition(|share| self.mesh.known.contains(&share.peer.name));
+        if !silent.is_empty() {
+            let peers = silent;
+            return Refusal::PeersSilent { subnet, peers };
+        }
+        if !unreachable.is_empty() {
+            let peers = unreachable;
+            return Refusal::PeersUnreachable { subnet, peers };
+        }
+        let owned = owners.iter();
+        Refusal::Exhausted {
+            subnet,
+            used: owners.values().map(|owner| owner.size - owner.free).sum(),
+            owners: owned.map(|(peer, o)| self.share(*peer, o.size)).collect(),
+        }
+    }
+
+    fn share(&self, peer: PeerName, addresses: u64) -> Share {
+        let peer = self.mention(peer);
+        Share { peer, addresses }
     }
 
     /// By owner, how many addresses of a range it has and how many it reports free. What an entry
     /// that is partly inside reports is taken to be inside as far as it fits.
-    fn free_by_owner(&self, wanted: Range) -> BTreeMap<PeerName, Share> {
+    fn free_by_owner(&self, wanted: Range) -> BTreeMap<PeerName, Part> {
         let entries = self.ring.entries();
         let last = entries.last().map_or(0, |entry| entry.free);
         let us = self.config.name;
-        let mut owners: BTreeMap<PeerName, Share> = BTreeMap::new();
+        let mut owners: BTreeMap<PeerName, Part> = BTreeMap::new();
         for (range, peer) in self.ring.segments() {
             let Some(inside) = range.intersection(wanted) else {
                 continue;
@@ -194,57 +188,47 @@ impl Ipam {
     }
 
     /// Why a claim is not served.
-    pub(super) fn claim_reason(&self, claim: &Claim) -> String {
+    pub(super) fn claim_reason(&self, claim: &Claim) -> Refusal {
         let address = claim.cidr.address.to_bits();
         let Some(owner) = self.ring.owner(address) else {
-            return self.no_ring_reason();
+            return self.no_ring_reason().into();
         };
         if owner == self.config.name {
-            return self.disputed_in(Range::single(address));
+            let range = Range::single(address);
+            let dispute = self.disputed_in(range);
+            return dispute.unwrap_or(Dispute::Unlisted { range }).into();
         }
-        let text = self.owned_by_other(claim, owner);
-        if self.mesh.known.contains(&owner) {
-            format!("{text} which has not answered yet")
+        let stance = if self.mesh.known.contains(&owner) {
+            Stance::Silent
         } else {
-            format!("{text} which cannot be reached")
-        }
+            Stance::OutOfReach
+        };
+        self.owned_by_other(claim, owner, stance)
     }
 
-    /// What is disputed inside a range, in words; empty if nothing is.
-    fn disputed_in(&self, wanted: Range) -> String {
+    /// What is disputed inside a range, if anything is.
+    fn disputed_in(&self, wanted: Range) -> Option<Dispute> {
         let contested = self.disputes.contested();
         let contest = contested.iter().find(|c| c.range.overlaps(wanted));
         if let Some(contest) = contest {
-            let theirs = self.mention(contest.theirs);
-            let teller = self.mention(contest.teller);
-            return format!(
-                "range contested: {} is ours, but belongs to {theirs} by the ring of {teller}",
-                contest.range
-            );
+            return Some(Dispute::Contested {
+                range: contest.range,
+                theirs: self.mention(contest.theirs),
+                teller: self.mention(contest.teller),
+            });
         }
         let mut fence = self.disputes.fence.iter();
-        let Some((range, former)) = fence.find(|(range, _)| range.overlaps(wanted)) else {
-            return String::new();
-        };
-        let former = self.mention(*former);
-        format!("range contested: {range} was given to us, but {former} has not agreed yet")
+        let (range, former) = fence.find(|(range, _)| range.overlaps(wanted))?;
+        Some(Dispute::Unconfirmed {
+            range: *range,
+            former: self.mention(*former),
+        })
     }
 }
 
 /// A peer's part of a range.
 #[derive(Debug, Clone, Copy, Default)]
-struct Share {
+struct Part {
     size: u64,
     free: u64,
-}
-
-/// A list, cut short if it is long.
-fn named(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(OWNERS_NAMED_MAX);
-    names.truncate(OWNERS_NAMED_MAX);
-    let mut text = names.join(", ");
-    if more > 0 {
-        text.push_str(&format!(" and {more} more"));
-    }
-    text
 }

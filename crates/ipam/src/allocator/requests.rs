@@ -8,7 +8,8 @@ use tracing::info;
 use super::Ipam;
 use super::holdings::keeper;
 use super::waiting::{Allocation, Claim, Prime, WAITING_MAX, Waiting};
-use crate::{Answer, Patience, Request, Ticket};
+use crate::address::Subnet;
+use crate::{Answer, Delete, Free, Lookup, Outcome, Patience, Refusal, Request, TakeOver, Ticket};
 
 /// How often what waits is tried again within one event. Trying may create the ring, which is
 /// reason to try everything once more.
@@ -16,70 +17,62 @@ const ROUNDS_MAX: usize = 4;
 
 impl Ipam {
     pub(super) fn serve(&mut self, ticket: Ticket, request: Request, now: Instant) {
-        let answer = match request {
+        let outcome = match request {
             Request::Prime(patience) => return self.prime(ticket, patience, now),
-            Request::Allocate {
-                ident,
-                subnet,
-                is_container,
-                patience,
-            } => {
+            Request::Allocate(wanted) => {
                 let what = Allocation {
-                    ident,
-                    subnet: subnet.unwrap_or(self.config.default_subnet),
-                    is_container,
+                    ident: wanted.ident,
+                    subnet: wanted.subnet.unwrap_or(self.config.default_subnet),
+                    is_container: wanted.is_container,
                 };
-                return self.begin_allocation(Waiting::new(ticket, patience, what, now), now);
+                let waiting = Waiting::new(ticket, wanted.patience, what, now);
+                return self.begin_allocation(waiting, now);
             }
-            Request::Claim {
-                ident,
-                cidr,
-                is_container,
-                no_error_on_unknown,
-                patience,
-            } => {
+            Request::Claim(wanted) => {
                 let what = Claim {
-                    ident,
-                    cidr,
-                    is_container,
-                    no_error_on_unknown,
+                    ident: wanted.ident,
+                    cidr: wanted.cidr,
+                    is_container: wanted.is_container,
+                    no_error_on_unknown: wanted.no_error_on_unknown,
                     is_recovery: false,
                     asked: None,
                     has_failed: false,
                     failures: 0,
                 };
-                return self.begin_claim(Waiting::new(ticket, patience, what, now), now);
+                return self.begin_claim(Waiting::new(ticket, wanted.patience, what, now), now);
             }
-            Request::Lookup { ident, subnet } => {
-                let range = subnet.unwrap_or(self.config.default_subnet).host_range();
-                let held = self.holdings.cidrs(&ident).iter().copied();
-                Answer::Addresses(
-                    held.filter(|cidr| range.contains(cidr.address.to_bits()))
-                        .collect(),
-                )
-            }
-            Request::List => Answer::List(self.holdings.list()),
-            Request::Free { ident, address } => self.free(&ident, address),
-            Request::Delete { ident } => {
-                if self.release(&ident) {
-                    Answer::Done
-                } else {
-                    Answer::Refused(format!("Delete: no addresses for {ident}"))
-                }
-            }
-            Request::Leave => self.leave(),
-            Request::TakeOver { peer } => self.take_over(&peer),
+            Request::Lookup(Lookup { ident, subnet }) => Ok(self.look_up(&ident, subnet)),
+            Request::List => Ok(Answer::List(self.holdings.list())),
+            Request::Free(Free { ident, address }) => self.free(&ident, address),
+            Request::Delete(Delete { ident }) => self.delete(ident),
+            Request::Leave => Ok(self.leave()),
+            Request::TakeOver(TakeOver { peer }) => self.take_over(&peer),
         };
-        self.answer(Some(ticket), answer);
+        self.answer(Some(ticket), outcome);
+    }
+
+    fn look_up(&self, ident: &str, subnet: Option<Subnet>) -> Answer {
+        let range = subnet.unwrap_or(self.config.default_subnet).host_range();
+        let held = self.holdings.cidrs(ident).iter().copied();
+        let inside = held.filter(|cidr| range.contains(cidr.address.to_bits()));
+        Answer::Addresses(inside.collect())
+    }
+
+    fn delete(&mut self, ident: String) -> Outcome {
+        if self.release(&ident) {
+            Ok(Answer::Done)
+        } else {
+            Err(Refusal::NothingHeld { ident })
+        }
     }
 
     fn prime(&mut self, ticket: Ticket, patience: Patience, now: Instant) {
         if self.event.is_leaving {
-            return self.answer(Some(ticket), Answer::Cancelled);
+            return self.answer(Some(ticket), Err(Refusal::Cancelled));
         }
         self.establish();
         if !self.ring.is_empty() {
-            return self.answer(Some(ticket), Answer::Done);
+            return self.answer(Some(ticket), Ok(Answer::Done));
         }
         if self.has_room(ticket) {
             let waiting = Waiting::new(ticket, patience, Prime, now);
@@ -88,8 +81,8 @@ impl Ipam {
     }
 
     fn begin_allocation(&mut self, waiting: Waiting<Allocation>, now: Instant) {
-        if let Some(answer) = self.try_allocate(&waiting.what, now) {
-            return self.answer(waiting.ticket, answer);
+        if let Some(outcome) = self.try_allocate(&waiting.what, now) {
+            return self.answer(waiting.ticket, outcome);
         }
         if waiting.ticket.is_some_and(|ticket| self.has_room(ticket)) {
             self.queues.allocations.push(waiting);
@@ -106,14 +99,14 @@ impl Ipam {
                 waiting.what.cidr, waiting.what.ident
             ));
         }
-        if let Some(answer) = self.try_claim(&mut waiting.what, now) {
-            return self.answer(waiting.ticket, answer);
+        if let Some(outcome) = self.try_claim(&mut waiting.what, now) {
+            return self.answer(waiting.ticket, outcome);
         }
         if !waiting.ticket.is_some_and(|ticket| self.has_room(ticket)) {
             return;
         }
         if waiting.what.no_error_on_unknown && self.ring.is_empty() {
-            self.answer(waiting.ticket.take(), Answer::Done);
+            self.answer(waiting.ticket.take(), Ok(Answer::Done));
             waiting.deadline = None;
         }
         self.queues.claims.push(waiting);
@@ -123,14 +116,14 @@ impl Ipam {
     fn has_room(&mut self, ticket: Ticket) -> bool {
         let has_room = self.queues.len() < WAITING_MAX;
         if !has_room {
-            let text = format!("{WAITING_MAX} requests for addresses wait already");
-            self.answer(Some(ticket), Answer::Unavailable(text));
+            let limit = WAITING_MAX;
+            self.answer(Some(ticket), Err(Refusal::TooManyWaiting { limit }));
         }
         has_room
     }
 
     /// Gives one address back.
-    fn free(&mut self, ident: &str, address: Ipv4Addr) -> Answer {
+    fn free(&mut self, ident: &str, address: Ipv4Addr) -> Outcome {
         let ident = &keeper(ident, address);
         let was_displaced = self.displaced.remove(ident, address);
         let was_waiting =
@@ -138,10 +131,10 @@ impl Ipam {
         if self.holdings.remove(ident, address).is_some() {
             self.space_free(address);
         } else if !was_displaced && !was_waiting {
-            let text = format!("Free: address {address} not found for {ident}");
-            return Answer::Refused(text);
+            let ident = ident.to_owned();
+            return Err(Refusal::NotHeld { ident, address });
         }
-        Answer::Done
+        Ok(Answer::Done)
     }
 
     /// Gives back everything somebody holds; returns whether that was something.
@@ -194,35 +187,36 @@ impl Ipam {
                 if !is_over {
                     self.queues.primes.push(prime);
                 } else if self.event.is_leaving {
-                    self.answer(prime.ticket, Answer::Cancelled);
+                    self.answer(prime.ticket, Err(Refusal::Cancelled));
                 } else {
-                    self.answer(prime.ticket, Answer::Done);
+                    self.answer(prime.ticket, Ok(Answer::Done));
                 }
             }
         }
         for mut claim in std::mem::take(&mut self.queues.claims) {
             match self.try_claim(&mut claim.what, now) {
-                Some(answer) => self.claim_ended(&claim, answer),
+                Some(outcome) => self.claim_ended(&claim, outcome),
                 None => self.queues.claims.push(claim),
             }
         }
         for allocation in std::mem::take(&mut self.queues.allocations) {
             match self.try_allocate(&allocation.what, now) {
-                Some(answer) => self.answer(allocation.ticket, answer),
+                Some(outcome) => self.answer(allocation.ticket, outcome),
                 None => self.queues.allocations.push(allocation),
             }
         }
     }
 
     /// Answers a claim that waited; one that was answered before is only logged.
-    pub(super) fn claim_ended(&mut self, claim: &Waiting<Claim>, answer: Answer) {
+    pub(super) fn claim_ended(&mut self, claim: &Waiting<Claim>, outcome: Outcome) {
         if claim.ticket.is_none()
-            && let Answer::Refused(text) = &answer
+            && let Err(refusal) = &outcome
+            && *refusal != Refusal::Cancelled
         {
             let (ident, cidr) = (&claim.what.ident, claim.what.cidr);
-            self.warn(format_args!("Claim {cidr} for {ident}: {text}"));
+            self.warn(format_args!("Claim {cidr} for {ident}: {refusal}"));
         }
-        self.answer(claim.ticket, answer);
+        self.answer(claim.ticket, outcome);
     }
 
     /// Tells those that waited long enough why they were not served.
@@ -232,7 +226,7 @@ impl Ipam {
         for prime in primes {
             if is_late(prime.deadline) {
                 let reason = self.no_ring_reason();
-                self.answer(prime.ticket, Answer::Unavailable(reason));
+                self.answer(prime.ticket, Err(reason.into()));
             } else {
                 self.queues.primes.push(prime);
             }
@@ -240,7 +234,7 @@ impl Ipam {
         for claim in std::mem::take(&mut self.queues.claims) {
             if is_late(claim.deadline) {
                 let reason = self.claim_reason(&claim.what);
-                self.answer(claim.ticket, Answer::Unavailable(reason));
+                self.answer(claim.ticket, Err(reason));
             } else {
                 self.queues.claims.push(claim);
             }
@@ -248,7 +242,7 @@ impl Ipam {
         for allocation in std::mem::take(&mut self.queues.allocations) {
             if is_late(allocation.deadline) {
                 let reason = self.allocation_reason(&allocation.what);
-                self.answer(allocation.ticket, Answer::Unavailable(reason));
+                self.answer(allocation.ticket, Err(reason));
             } else {
                 self.queues.allocations.push(allocation);
             }
@@ -297,7 +291,7 @@ impl Ipam {
             !is_meant
         });
         for ticket in cancelled {
-            self.answer(Some(ticket), Answer::Cancelled);
+            self.answer(Some(ticket), Err(Refusal::Cancelled));
         }
     }
 }

@@ -14,6 +14,7 @@ use wire::ipam::Entry;
 
 use super::Ipam;
 use super::waiting::{Claim, Waiting};
+use crate::Refusal;
 use crate::address::{Cidr, Range};
 use crate::ring::{Contest, Ring};
 use crate::status::DisplacedStatus;
@@ -158,7 +159,8 @@ impl Ipam {
                     continue;
                 }
                 any = true;
-                let owner = owner.map(|owner| self.mention(owner)).unwrap_or_default();
+                let owner = owner.map(|owner| self.mention(owner).to_string());
+                let owner = owner.unwrap_or_default();
                 warn!(ident, %cidr, owner, "address was taken over while we were away");
                 let is_container = self.holdings.is_container(&ident);
                 self.holdings.remove(&ident, cidr.address);
@@ -245,11 +247,12 @@ impl Ipam {
     }
 
     /// The new owner of an address we use says that it is in use there.
-    pub(super) fn recovery_denied(&mut self, claim: &Claim, text: String, now: Instant) {
+    pub(super) fn recovery_denied(&mut self, claim: &Claim, refusal: &Refusal, now: Instant) {
         let Some(lost) = self.displaced.lost.get_mut(&claim.cidr.address) else {
             return;
         };
         lost.retry_at = Some(now + CLASH_RETRY);
+        let text = refusal.to_string();
         if lost.clash.as_ref() == Some(&text) {
             return;
         }

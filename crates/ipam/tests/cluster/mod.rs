@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use ipam::address::Cidr;
 use ipam::status::IpamStatus;
-use ipam::{Answer, Init, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket, rows};
+use ipam::{
+    Allocate, Answer, Claim, Init, Ipam, IpamConfig, IpamOutput, Outcome, Patience, Request,
+    Ticket, rows,
+};
 use wire::PeerName;
 use wire::message::Delivery;
 
@@ -39,7 +42,7 @@ pub struct Peer {
     pub ipam: Ipam,
     config: IpamConfig,
     pub rows: BTreeMap<String, Vec<u8>>,
-    answers: BTreeMap<Ticket, Answer>,
+    answers: BTreeMap<Ticket, Outcome>,
     /// Rows written, transaction by transaction.
     pub persisted: Vec<Vec<String>>,
     is_up: bool,
@@ -325,9 +328,9 @@ impl Cluster {
                     self.queue.push_back((n, m, Packet::Weft(payload.clone())));
                 }
             }
-            IpamOutput::Answer { ticket, answer } => {
+            IpamOutput::Answer { ticket, outcome } => {
                 let answers = &mut self.peers.get_mut(&n).unwrap().answers;
-                let before = answers.insert(ticket, answer);
+                let before = answers.insert(ticket, outcome);
                 assert!(before.is_none(), "one answer per request");
             }
             IpamOutput::RangesChanged(_) => {}
@@ -405,12 +408,12 @@ impl Cluster {
         ticket
     }
 
-    pub fn answer(&self, n: u8, ticket: Ticket) -> Option<&Answer> {
+    pub fn answer(&self, n: u8, ticket: Ticket) -> Option<&Outcome> {
         self.peers[&n].answers.get(&ticket)
     }
 
     /// Asks something that is answered at once.
-    pub fn get(&mut self, n: u8, request: Request) -> Answer {
+    pub fn get(&mut self, n: u8, request: Request) -> Outcome {
         let ticket = self.ask(n, request);
         let answer = self.answer(n, ticket).cloned();
         answer.expect("answered at once")
@@ -418,13 +421,13 @@ impl Cluster {
 
     pub fn allocate(&mut self, n: u8, ident: &str) -> Ipv4Addr {
         let answer = self.get(n, allocate(ident));
-        let Answer::Address(cidr) = answer else {
+        let Ok(Answer::Address(cidr)) = answer else {
             panic!("no address: {answer:?}");
         };
         cidr.address
     }
 
-    pub fn claim(&mut self, n: u8, ident: &str, cidr: &str) -> Answer {
+    pub fn claim(&mut self, n: u8, ident: &str, cidr: &str) -> Outcome {
         self.get(n, claim(ident, cidr))
     }
 
@@ -450,54 +453,65 @@ impl Cluster {
 }
 
 pub fn allocate(ident: &str) -> Request {
-    Request::Allocate {
+    Request::Allocate(Allocate {
         ident: ident.to_owned(),
         subnet: None,
         is_container: false,
         patience: Patience::Forever,
-    }
+    })
 }
 
 /// As [`allocate`], for a container.
 pub fn allocate_container(ident: &str) -> Request {
-    Request::Allocate {
+    Request::Allocate(Allocate {
         ident: ident.to_owned(),
         subnet: None,
         is_container: true,
         patience: Patience::Forever,
-    }
+    })
 }
 
 /// As [`allocate`], for somebody who wants to know why it takes so long.
 pub fn allocate_soon(ident: &str, subnet: Option<&str>) -> Request {
-    Request::Allocate {
+    Request::Allocate(Allocate {
         ident: ident.to_owned(),
         subnet: subnet.map(|subnet| subnet.parse().unwrap()),
         is_container: false,
         patience: Patience::Short,
-    }
+    })
 }
 
 pub fn claim(ident: &str, text: &str) -> Request {
-    Request::Claim {
+    Request::Claim(Claim {
         ident: ident.to_owned(),
         cidr: cidr(text),
         is_container: false,
         no_error_on_unknown: false,
         patience: Patience::Forever,
-    }
+    })
 }
 
 pub fn claim_soon(ident: &str, text: &str) -> Request {
-    Request::Claim {
+    Request::Claim(Claim {
         ident: ident.to_owned(),
         cidr: cidr(text),
         is_container: false,
         no_error_on_unknown: false,
         patience: Patience::Short,
-    }
+    })
 }
 
-pub fn refused(text: &str) -> Answer {
-    Answer::Refused(text.to_owned())
+/// The text of a request that was refused for good.
+pub fn refused(outcome: &Outcome) -> String {
+    let refusal = outcome.as_ref().expect_err("refused");
+    assert!(!refusal.is_passing(), "{refusal}");
+    refusal.to_string()
+}
+
+/// The text of a request that could not be served in time.
+pub fn unavailable(outcome: Option<&Outcome>) -> String {
+    let outcome = outcome.expect("told why within five seconds");
+    let refusal = outcome.as_ref().expect_err("not served");
+    assert!(refusal.is_passing(), "{refusal}");
+    refusal.to_string()
 }

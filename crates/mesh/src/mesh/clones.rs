@@ -49,7 +49,7 @@ pub(super) struct Clones {
 
 #[derive(Debug)]
 struct Found {
-    /// For the operator.
+    /// Who it is, in a sentence.
     text: String,
     since: Instant,
     /// When we last had a sign.
@@ -106,7 +106,7 @@ impl Clones {
 }
 
 impl Mesh {
-    /// While another live machine has our name: what the operator should read.
+    /// While another live machine has our name: a sentence that says so and who it is.
     pub fn clone_text(&self) -> Option<&str> {
         self.clones.found.as_ref().map(|found| found.text.as_str())
     }
@@ -144,10 +144,7 @@ impl Mesh {
             // Those who cannot tell us apart shall hear what we are.
             self.schedule_announcement(now);
         }
-        let text = format!(
-            "another machine has our peer name {name}: {whom}; \
-             launch one of the two with another --name, or reset it if it is a copy"
-        );
+        let text = format!("another machine has our peer name {name}: {whom}");
         let earlier = self.clones.found.as_ref();
         self.clones.found = Some(Found {
             text,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use ipam::status::IpamStatus;
-use ipam::{Answer, CHANNEL, Ipam, IpamOutput, Request, Ticket, WEFT_CHANNEL};
+use ipam::{CHANNEL, Ipam, IpamOutput, Refusal, Request, Ticket, WEFT_CHANNEL};
 use mesh::{GossipContent, Mesh, MeshOutput};
 use tracing::debug;
 use wire::PeerName;
@@ -107,11 +107,11 @@ impl Node {
     pub(super) fn ask(&mut self, id: RequestId, request: Request, now: Instant) -> Option<Reply> {
         self.tell_allocation();
         let Some(allocation) = &mut self.allocation else {
-            return Some(Reply::NoIpam);
+            return Some(Reply::Ipam(Err(Refusal::Disabled)));
         };
         if allocation.waiting.len() >= WAITING_MAX {
-            let text = format!("{WAITING_MAX} requests for addresses wait already");
-            return Some(Reply::Ipam(Answer::Unavailable(text)));
+            let limit = WAITING_MAX;
+            return Some(Reply::Ipam(Err(Refusal::TooManyWaiting { limit })));
         }
         let ticket = Ticket(id.0);
         let is_new = allocation.waiting.insert(ticket);
@@ -216,7 +216,7 @@ impl Node {
                 let (us, content) = (self.us, GossipContent::Payload(payload));
                 self.mesh.gossip_broadcast(WEFT_CHANNEL, us, content, now);
             }
-            IpamOutput::Answer { ticket, answer } => {
+            IpamOutput::Answer { ticket, outcome } => {
                 let allocation = self.allocation.as_mut();
                 let was_waiting = allocation
                     .expect("only it has such outputs")
@@ -225,7 +225,7 @@ impl Node {
                 assert!(was_waiting, "each request is answered once");
                 self.outputs.push_back(Output::Reply {
                     id: RequestId(ticket.0),
-                    reply: Reply::Ipam(answer),
+                    reply: Reply::Ipam(outcome),
                 });
             }
             // Nobody tracks ranges.

@@ -48,7 +48,7 @@ fn connect(n: u8, replace: bool) -> Command {
         ip,
         port: None,
     }];
-    Command::Connect { peers, replace }
+    Command::Connect(Connect { peers, replace })
 }
 
 fn command(node: &mut Node, command: Command, now: Instant) -> Vec<Output> {
@@ -260,7 +260,7 @@ fn direct_peers_are_persisted_before_they_are_dialled_and_the_reply_is_last() {
         })
     ));
     let peers = vec!["10.0.0.2".to_owned()];
-    let outputs = command(&mut node, Command::Forget { peers }, now);
+    let outputs = command(&mut node, Command::Forget(Forget { peers }), now);
     let persist = Output::Persist(Record::DirectPeers(Vec::new()));
     assert_eq!(format!("{:?}", outputs[0]), format!("{persist:?}"));
 }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam::address::Range;
-use ipam::{Answer, Holding, IpamOutput, PATIENCE, Request, Ticket};
+use ipam::{Allocate, Answer, Claim, Holding, IpamOutput, PATIENCE, Request, Ticket};
 
 use super::peer::{Fate, Peer, is_short};
 use super::plan::Plan;
@@ -105,7 +105,7 @@ impl World<'_> {
             (
                 Some(IpamOutput::Answer {
                     ticket: OURS,
-                    answer: Answer::List(holdings),
+                    outcome: Ok(Answer::List(holdings)),
                 }),
                 None,
             ) => holdings,
@@ -254,19 +254,21 @@ impl World<'_> {
     /// Whether there is a free address for a request that somebody who runs owns.
     fn can_be_served(&self, request: &Request) -> bool {
         let subnet = match request {
-            Request::Allocate { subnet, .. } => subnet.unwrap_or(self.plan.default_subnet),
+            Request::Allocate(Allocate { subnet, .. }) => {
+                subnet.unwrap_or(self.plan.default_subnet)
+            }
             Request::Prime(_) => return true,
-            Request::Claim { cidr, .. } => {
+            Request::Claim(Claim { cidr, .. }) => {
                 let owned = self.peers.iter().flat_map(|peer| &peer.owned);
                 let address = u32::from(cidr.address);
                 return owned.into_iter().any(|range| range.contains(address));
             }
-            Request::Lookup { .. }
+            Request::Lookup(_)
             | Request::List
-            | Request::Free { .. }
-            | Request::Delete { .. }
+            | Request::Free(_)
+            | Request::Delete(_)
             | Request::Leave
-            | Request::TakeOver { .. } => return true,
+            | Request::TakeOver(_) => return true,
         };
         let owned = self.peers.iter().flat_map(|peer| &peer.owned);
         let wanted = owned.filter_map(|range| range.intersection(subnet.host_range()));

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ipam::address::{Range, merge_ranges};
+use ipam::refusal::Dispute;
 use ipam::rows::RowWrite;
-use ipam::{Init, Ipam, IpamConfig, Patience, Request, Ticket};
+use ipam::{Allocate, Claim, Init, Ipam, IpamConfig, Patience, Refusal, Request, Ticket};
 
 use super::ledger::Promises;
 use super::plan::{Plan, Site};
@@ -40,14 +41,16 @@ impl Waiting {
     /// Whether somebody asked it.
     pub fn is_by(&self, who: &str) -> bool {
         match &self.request {
-            Request::Allocate { ident, .. } | Request::Claim { ident, .. } => ident == who,
+            Request::Allocate(Allocate { ident, .. }) | Request::Claim(Claim { ident, .. }) => {
+                ident == who
+            }
             Request::Prime(_)
-            | Request::Lookup { .. }
+            | Request::Lookup(_)
             | Request::List
-            | Request::Free { .. }
-            | Request::Delete { .. }
+            | Request::Free(_)
+            | Request::Delete(_)
             | Request::Leave
-            | Request::TakeOver { .. } => false,
+            | Request::TakeOver(_) => false,
         }
     }
 }
@@ -248,15 +251,21 @@ impl Peer {
 pub fn is_short(request: &Request) -> bool {
     match request {
         Request::Prime(patience)
-        | Request::Allocate { patience, .. }
-        | Request::Claim { patience, .. } => *patience == Patience::Short,
-        Request::Lookup { .. }
+        | Request::Allocate(Allocate { patience, .. })
+        | Request::Claim(Claim { patience, .. }) => *patience == Patience::Short,
+        Request::Lookup(_)
         | Request::List
-        | Request::Free { .. }
-        | Request::Delete { .. }
+        | Request::Free(_)
+        | Request::Delete(_)
         | Request::Leave
-        | Request::TakeOver { .. } => false,
+        | Request::TakeOver(_) => false,
     }
+}
+
+/// Whether a reason for which a request has to wait says all there is to say: with few peers there are
+/// never so many contests that some are not kept.
+pub fn says_what_is_missing(refusal: &Refusal) -> bool {
+    !matches!(refusal, Refusal::Disputed(Dispute::Unlisted { .. }))
 }
 
 /// What people call a peer.

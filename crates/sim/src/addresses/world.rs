@@ -411,7 +411,7 @@ impl<'a> World<'a> {
                 IpamOutput::Broadcast => is_broadcast = true,
                 IpamOutput::WeftUnicast { to, payload } => self.weft_unicast(n, to, payload),
                 IpamOutput::WeftBroadcast(payload) => self.weft_broadcast(n, payload),
-                IpamOutput::Answer { ticket, answer } => self.answered(n, ticket, answer)?,
+                IpamOutput::Answer { ticket, outcome } => self.answered(n, ticket, outcome)?,
                 IpamOutput::RangesChanged(ranges) => {
                     self.peers[n].owned = ranges;
                     self.check_owned(n)?;

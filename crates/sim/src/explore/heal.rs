@@ -141,5 +141,5 @@ fn probe(world: &mut World, scene: &Scene) -> Result<(), String> {
 
 fn summary(world: &World, peer: usize) -> String {
     let ipam = world.peers[peer].ipam.as_ref();
-    ipam.map_or_else(|| "gone".to_owned(), |ipam| ipam.status().summary)
+    ipam.map_or_else(|| "gone".to_owned(), |ipam| ipam.status().phase.to_string())
 }

@@ -10,7 +10,10 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use ipam::rows::RowWrite;
-use ipam::{Answer, Ipam, IpamConfig, IpamOutput, Patience, Request, Ticket};
+use ipam::{
+    Allocate, Claim, Delete, Ipam, IpamConfig, IpamOutput, Outcome, Patience, Request, TakeOver,
+    Ticket,
+};
 
 use super::scene::{PEERS, Scene, Wish, name, number, universe};
 use super::world::{Kind, Message, Printed};
@@ -34,8 +37,8 @@ pub enum Sent {
     Answer {
         /// For what.
         wish: usize,
-        /// What.
-        answer: Answer,
+        /// How it ended.
+        outcome: Outcome,
     },
 }
 
@@ -140,24 +143,24 @@ impl Peer {
     pub fn ask(&mut self, scene: &Scene, wish: usize, out: Out<'_>) -> Result<(), String> {
         let patience = Patience::Forever;
         let request = match scene.wishes[wish] {
-            Wish::Allocate { .. } => Request::Allocate {
+            Wish::Allocate { .. } => Request::Allocate(Allocate {
                 ident: ident(wish),
                 subnet: None,
                 is_container: true,
                 patience,
-            },
-            Wish::Claim { host, .. } => Request::Claim {
+            }),
+            Wish::Claim { host, .. } => Request::Claim(Claim {
                 ident: ident(wish),
                 cidr: universe().cidr(universe().base() + host),
                 is_container: true,
                 no_error_on_unknown: false,
                 patience,
-            },
-            Wish::Free { wish } => Request::Delete { ident: ident(wish) },
+            }),
+            Wish::Free { wish } => Request::Delete(Delete { ident: ident(wish) }),
             Wish::Leave { .. } => Request::Leave,
-            Wish::TakeOver { of, .. } => Request::TakeOver {
+            Wish::TakeOver { of, .. } => Request::TakeOver(TakeOver {
                 peer: name(of).to_string(),
-            },
+            }),
             Wish::Perish { .. } => return Err("nobody asks a peer to perish".to_owned()),
         };
         self.tell(out, |ipam, now| {
@@ -167,12 +170,12 @@ impl Peer {
 
     /// It is asked for any address, with a ticket no wish has.
     pub fn probe(&mut self, out: Out<'_>) -> Result<(), String> {
-        let request = Request::Allocate {
+        let request = Request::Allocate(Allocate {
             ident: format!("probe{}", self.number),
             subnet: None,
             is_container: false,
             patience: Patience::Forever,
-        };
+        });
         self.tell(out, |ipam, now| {
             ipam.handle_request(Ticket(u64::MAX), request, now)
         })
@@ -305,10 +308,10 @@ impl Peer {
                 },
                 IpamOutput::Answer {
                     ticket: Ticket(wish),
-                    answer,
+                    outcome,
                 } => Sent::Answer {
                     wish: usize::try_from(wish).unwrap_or(usize::MAX),
-                    answer,
+                    outcome,
                 },
             };
             out.push((self.number, sent));

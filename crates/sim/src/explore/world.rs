@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ipam::Answer;
+use ipam::{Answer, Outcome};
 use wire::message::Delivery;
 
 use super::peer::{Peer, Sent};
@@ -404,7 +404,7 @@ impl World {
     fn send_all(&mut self, scene: &Scene, sent: Vec<(usize, Sent)>) -> Result<(), String> {
         for (from, sent) in sent {
             match sent {
-                Sent::Answer { wish, answer } => self.answered(wish, answer)?,
+                Sent::Answer { wish, outcome } => self.answered(wish, outcome)?,
                 Sent::Message {
                     to: Some(to),
                     kind,
@@ -465,23 +465,21 @@ impl World {
         Ok(())
     }
 
-    fn answered(&mut self, wish: usize, answer: Answer) -> Result<(), String> {
+    fn answered(&mut self, wish: usize, outcome: Outcome) -> Result<(), String> {
         let Some(fate) = self.fates.get_mut(wish) else {
             return Ok(());
         };
         if *fate != Fate::Waits {
             return Err(format!(
-                "wish {wish} was answered {answer:?} but is {fate:?}"
+                "wish {wish} was answered {outcome:?} but is {fate:?}"
             ));
         }
-        *fate = match answer {
-            Answer::Address(cidr) => Fate::Granted(Some(cidr)),
-            Answer::Done | Answer::TakenOver(_) => Fate::Granted(None),
-            answer @ (Answer::Addresses(_)
-            | Answer::List(_)
-            | Answer::Cancelled
-            | Answer::Refused(_)
-            | Answer::Unavailable(_)) => Fate::Answered(format!("{answer:?}")),
+        *fate = match outcome {
+            Ok(Answer::Address(cidr)) => Fate::Granted(Some(cidr)),
+            Ok(Answer::Done | Answer::TakenOver(_)) => Fate::Granted(None),
+            Ok(Answer::Addresses(_) | Answer::List(_)) | Err(_) => {
+                Fate::Answered(format!("{outcome:?}"))
+            }
         };
         Ok(())
     }

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam::address::{Range, merge_ranges};
-use ipam::{Answer, PATIENCE, Patience, Request};
+use ipam::{Allocate, Answer, Delete, Outcome, PATIENCE, Patience, Refusal, Request};
 use node::{Command, Reply, RequestId};
 
 use super::{Violation, World};
+use crate::addresses::peer::says_what_is_missing;
 use crate::addresses::plan::{Ask, Who};
 use crate::check::Component;
 use crate::host::Power;
@@ -33,8 +34,8 @@ pub struct Answered {
     pub asked_at: Duration,
     /// How long it took.
     pub took: Duration,
-    /// What it says.
-    pub answer: Answer,
+    /// How it ended.
+    pub outcome: Outcome,
 }
 
 impl World {
@@ -62,12 +63,12 @@ impl World {
             Who::Nobody => format!("s{site}-nobody"),
         };
         let request = match ask {
-            Ask::Allocate { who, patience, .. } => Request::Allocate {
+            Ask::Allocate { who, patience, .. } => Request::Allocate(Allocate {
                 ident: name(who),
                 subnet: None,
                 is_container: false,
                 patience: *patience,
-            },
+            }),
             Ask::Delete(who) => {
                 let (ident, host) = (name(who), &mut self.hosts[site]);
                 if host.power == Power::Running {
@@ -76,7 +77,7 @@ impl World {
                     }
                     host.promises.delete(&ident);
                 }
-                Request::Delete { ident }
+                Request::Delete(Delete { ident })
             }
             Ask::Claim { .. } | Ask::Free(..) | Ask::Lookup(_) | Ask::Prime(_) => {
                 Request::Prime(Patience::Short)
@@ -99,13 +100,13 @@ impl World {
                 Err(format!("site {site} answers a command twice"))
             };
         };
-        let Reply::Ipam(answer) = reply else {
+        let Reply::Ipam(outcome) = reply else {
             return Err(format!(
                 "site {site} answers {:?} by {reply:?}",
                 asked.request
             ));
         };
-        self.trace(|| format!("{site} answers {:?}: {answer:?}", asked.request));
+        self.trace(|| format!("{site} answers {:?}: {outcome:?}", asked.request));
         let took = self.now - asked.at;
         if asked.is_short() && took > PATIENCE + LATE_MAX {
             return Err(format!(
@@ -117,10 +118,10 @@ impl World {
             site,
             asked_at: asked.at,
             took,
-            answer: answer.clone(),
+            outcome: outcome.clone(),
         });
-        match (&asked.request, answer) {
-            (Request::Allocate { ident, .. }, Answer::Address(cidr)) => {
+        match (&asked.request, outcome) {
+            (Request::Allocate(Allocate { ident, .. }), Ok(Answer::Address(cidr))) => {
                 let address = u32::from(cidr.address);
                 let user = self.users.insert(address, site);
                 if let Some(other) = user.filter(|other| *other != site) {
@@ -130,19 +131,19 @@ impl World {
                 self.hosts[site].promises.add(ident, address, false);
                 Ok(())
             }
-            (Request::Allocate { .. } | Request::Prime(_), Answer::Unavailable(text)) => {
-                if asked.is_short() && !text.is_empty() {
+            (Request::Allocate(_) | Request::Prime(_), Err(refusal)) if refusal.is_passing() => {
+                if asked.is_short() && says_what_is_missing(&refusal) {
                     Ok(())
                 } else {
                     Err(format!(
-                        "site {site} does not serve {:?}: {text}",
+                        "site {site} does not serve {:?}: {refusal}",
                         asked.request
                     ))
                 }
             }
-            (Request::Delete { .. }, Answer::Done | Answer::Refused(_))
-            | (Request::Prime(_), Answer::Done) => Ok(()),
-            (request, answer) => Err(format!("site {site} answers {request:?} by {answer:?}")),
+            (Request::Delete(_), Ok(Answer::Done) | Err(Refusal::NothingHeld { .. }))
+            | (Request::Prime(_), Ok(Answer::Done)) => Ok(()),
+            (request, outcome) => Err(format!("site {site} answers {request:?} by {outcome:?}")),
         }
     }
 
@@ -218,12 +219,12 @@ impl World {
             hungry.retain(|site| self.hosts[*site].site.addresses.is_some());
             for _ in 0..ROUNDS_MAX {
                 for &site in &hungry {
-                    let request = Request::Allocate {
+                    let request = Request::Allocate(Allocate {
                         ident: format!("last-{site}"),
                         subnet: None,
                         is_container: false,
                         patience: Patience::Short,
-                    };
+                    });
                     self.ask(site, request)?;
                 }
                 self.run_until(self.now + PATIENCE + 2 * LATE_MAX)?;

@@ -43,14 +43,10 @@ struct Known {
     members: &'static [&'static str],
 }
 
-const KNOWN: [Known; 14] = [
+const KNOWN: [Known; 12] = [
     Known {
         krate: "daemon",
         members: &["addresses", "host"],
-    },
-    Known {
-        krate: "ipam",
-        members: &["lib", "allocator"],
     },
     Known {
         krate: "ipam",
@@ -78,10 +74,6 @@ const KNOWN: [Known; 14] = [
     Known {
         krate: "nacl",
         members: &["lib", "gcm", "key", "secretbox"],
-    },
-    Known {
-        krate: "node",
-        members: &["lib", "node"],
     },
     Known {
         krate: "overlay",

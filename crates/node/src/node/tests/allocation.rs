@@ -1,7 +1,8 @@
 //! Addresses: requests, gossip and rows of two nodes whose links are perfect.
 
 use ipam::address::Cidr;
-use ipam::{Answer, CHANNEL, Init, Ipam, IpamConfig, Patience, Request};
+use ipam::status::Phase;
+use ipam::{Allocate, Answer, CHANNEL, Init, Ipam, IpamConfig, Lookup, Patience, Refusal, Request};
 
 use super::super::allocation::WAITING_MAX;
 use super::*;
@@ -33,12 +34,12 @@ fn allocating(n: u8, init: Init) -> Config {
 }
 
 fn allocate(ident: &str, patience: Patience) -> Command {
-    Command::Ipam(Request::Allocate {
+    Command::Ipam(Request::Allocate(Allocate {
         ident: ident.to_owned(),
         subnet: None,
         is_container: false,
         patience,
-    })
+    }))
 }
 
 impl Pair {
@@ -55,7 +56,7 @@ impl Pair {
 
     fn address(&self, id: u64) -> Cidr {
         match self.answer(id) {
-            Some(Reply::Ipam(Answer::Address(cidr))) => *cidr,
+            Some(Reply::Ipam(Ok(Answer::Address(cidr)))) => *cidr,
             other => panic!("request {id}: {other:?}"),
         }
     }
@@ -74,7 +75,7 @@ fn two_nodes_elect_a_ring_and_give_out_different_addresses() {
         let status = pair.nodes[n].status(pair.now).ipam.unwrap();
         assert_eq!(status.owners.len(), 2, "{status:?}");
         assert!(status.owners.iter().all(|owner| owner.is_known));
-        assert_eq!((status.summary.as_str(), status.active), ("ready", 1));
+        assert_eq!((status.phase, status.active), (Phase::Ready, 1));
         pair.nodes[n].ipam().unwrap().assert_invariants();
     }
     assert!(!pair.closed);
@@ -114,12 +115,12 @@ fn what_was_persisted_is_still_held_after_a_restart() {
         pair.now,
     );
     drain(&mut node);
-    let lookup = Command::Ipam(Request::Lookup {
+    let lookup = Command::Ipam(Request::Lookup(Lookup {
         ident: "a".into(),
         subnet: None,
-    });
+    }));
     let outputs = command(&mut node, lookup, pair.now);
-    let expected = Reply::Ipam(Answer::Addresses(vec![held]));
+    let expected = Reply::Ipam(Ok(Answer::Addresses(vec![held])));
     let Some(Output::Reply { reply, .. }) = outputs.last() else {
         panic!("{outputs:?}");
     };
@@ -135,7 +136,7 @@ fn who_asks_a_node_without_an_allocator_is_told_at_once() {
     let [Output::Reply { reply, .. }] = outputs.as_slice() else {
         panic!("{outputs:?}");
     };
-    assert!(matches!(reply, Reply::NoIpam));
+    assert!(matches!(reply, Reply::Ipam(Err(Refusal::Disabled))));
 }
 
 #[test]
@@ -143,19 +144,15 @@ fn a_request_whose_caller_is_gone_is_answered_and_forgotten() {
     // Three votes are needed and there are two.
     let mut pair = Pair::new([1, 2].map(|n| allocating(n, Init::Consensus(Some(5)))));
     pair.ask(1, 10, allocate("a", Patience::Forever));
-    pair.ask(1, 11, Command::Cancel(RequestId(10)));
+    pair.input(1, Input::Cancelled(RequestId(10)));
     assert!(matches!(
         pair.answer(10),
-        Some(Reply::Ipam(Answer::Cancelled))
+        Some(Reply::Ipam(Err(Refusal::Cancelled)))
     ));
-    assert!(
-        pair.answer(11).is_none(),
-        "a cancellation is not replied to"
-    );
     let status = pair.nodes[1].status(pair.now).ipam.unwrap();
     assert!(status.pending_allocates.is_empty());
-    pair.ask(1, 12, Command::Cancel(RequestId(10)));
-    pair.ask(1, 13, Command::Cancel(RequestId(999)));
+    pair.input(1, Input::Cancelled(RequestId(10)));
+    pair.input(1, Input::Cancelled(RequestId(999)));
     assert_eq!(pair.replies.iter().filter(|(n, ..)| *n == 1).count(), 1);
 }
 
@@ -176,7 +173,10 @@ fn requests_that_wait_are_bounded() {
     node.handle_input(prime(WAITING_MAX), now);
     let outputs = drain(&mut node);
     let refused = |output: &Output| {
-        let unavailable = |reply: &Reply| matches!(reply, Reply::Ipam(Answer::Unavailable(_)));
+        let limit = WAITING_MAX;
+        let expected = Refusal::TooManyWaiting { limit };
+        let unavailable =
+            |reply: &Reply| matches!(reply, Reply::Ipam(Err(refusal)) if *refusal == expected);
         matches!(output, Output::Reply { reply, .. } if unavailable(reply))
     };
     assert_eq!(outputs.iter().filter(|output| refused(output)).count(), 1);
@@ -214,8 +214,8 @@ fn two_machines_of_one_name_both_say_so_and_give_nothing_out() {
         pair.ask(n, id, allocate("a", Patience::Short));
         pair.run_for(Duration::from_secs(6));
         match pair.answer(id) {
-            Some(Reply::Ipam(Answer::Refused(why) | Answer::Unavailable(why))) => {
-                assert!(why.contains("peer name"), "{why}");
+            Some(Reply::Ipam(Err(why))) => {
+                assert!(why.to_string().contains("peer name"), "{why}");
             }
             other => panic!("{other:?}"),
         }

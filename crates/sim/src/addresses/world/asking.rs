@@ -4,9 +4,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipam::address::{Cidr, Subnet};
-use ipam::{ANONYMOUS, Answer, ContainerEvent, Patience, Request, Ticket};
+use ipam::{
+    ANONYMOUS, Allocate, Answer, Claim, ContainerEvent, Delete, Free, Lookup, Outcome, Patience,
+    Refusal, Request, TakeOver, Ticket,
+};
 
-use super::super::peer::{Fate, Waiting, nickname};
+use super::super::peer::{Fate, Waiting, is_short, nickname, says_what_is_missing};
 use super::super::plan::{Ask, Who};
 use super::{Happening, LEAVE_TAKES, World};
 use crate::world::Violation;
@@ -33,12 +36,12 @@ impl World<'_> {
     ///
     /// When a rule is broken.
     pub fn ask_in_calm(&mut self, n: usize, ident: &str) -> Result<Ticket, Violation> {
-        let request = Request::Allocate {
+        let request = Request::Allocate(Allocate {
             ident: ident.to_owned(),
             subnet: None,
             is_container: false,
             patience: Patience::Forever,
-        };
+        });
         self.trace(|| format!("{n} is asked by {ident}"));
         let ticket = self.submit(n, &request, false);
         self.after_input(n)?;
@@ -75,12 +78,12 @@ impl World<'_> {
                 subnet,
                 patience,
             } => {
-                let request = Request::Allocate {
+                let request = Request::Allocate(Allocate {
                     ident: ident(n, who),
                     subnet,
                     is_container: matches!(who, Who::Container(_)),
                     patience,
-                };
+                });
                 (request, false)
             }
             Ask::Claim {
@@ -89,13 +92,13 @@ impl World<'_> {
                 no_error_on_unknown,
                 patience,
             } => {
-                let request = Request::Claim {
+                let request = Request::Claim(Claim {
                     ident: ident(n, who),
                     cidr: self.plan.universe.cidr(u32::from(address)),
                     is_container: matches!(who, Who::Container(_)),
                     no_error_on_unknown,
                     patience,
-                };
+                });
                 (request, false)
             }
             Ask::Free(who, position) => {
@@ -111,17 +114,17 @@ impl World<'_> {
                 let must_succeed = promises.free(&ident, address);
                 self.peers[n].void(&ident);
                 let address = Ipv4Addr::from(address);
-                (Request::Free { ident, address }, must_succeed)
+                (Request::Free(Free { ident, address }), must_succeed)
             }
             Ask::Delete(who) => {
                 let ident = ident(n, who);
                 let must_succeed = promises.delete(&ident);
                 self.peers[n].void(&ident);
-                (Request::Delete { ident }, must_succeed)
+                (Request::Delete(Delete { ident }), must_succeed)
             }
             Ask::Lookup(who) => {
                 let (ident, subnet) = (ident(n, who), Some(self.plan.universe));
-                (Request::Lookup { ident, subnet }, false)
+                (Request::Lookup(Lookup { ident, subnet }), false)
             }
             Ask::Prime(patience) => (Request::Prime(patience), false),
         }
@@ -207,7 +210,7 @@ impl World<'_> {
         self.peers[victim].is_taken_over = true;
         self.is_disputed |= again;
         let peer = nickname(victim);
-        self.submit(at, &Request::TakeOver { peer }, false);
+        self.submit(at, &Request::TakeOver(TakeOver { peer }), false);
         self.after_input(at)?;
         Ok(true)
     }
@@ -216,48 +219,54 @@ impl World<'_> {
         &mut self,
         n: usize,
         ticket: Ticket,
-        answer: Answer,
+        outcome: Outcome,
     ) -> Result<(), Violation> {
         let Some(waiting) = self.peers[n].waiting.remove(&ticket) else {
-            return Err(format!("{n} answers {ticket:?} twice: {answer:?}"));
+            return Err(format!("{n} answers {ticket:?} twice: {outcome:?}"));
         };
-        self.trace(|| format!("{n} answers {:?}: {answer:?}", waiting.request));
+        self.trace(|| format!("{n} answers {:?}: {outcome:?}", waiting.request));
         let local = self.peers[n].local(self.now);
         self.peers[n].promises.expire(local);
         let has_left = self.peers[n].fate != Fate::Here;
-        let kind = match &answer {
-            Answer::Done => "done",
-            Answer::Address(_) => "address",
-            Answer::Cancelled if waiting.may_be_cancelled || has_left => "cancelled",
-            Answer::Cancelled => return Err(format!("{n} cancels {:?}", waiting.request)),
-            Answer::Refused(text) => return self.refused(n, &waiting, text),
-            Answer::Unavailable(text) => {
-                if text.is_empty() || !super::super::peer::is_short(&waiting.request) {
-                    return Err(format!("{n} does not serve {:?}: {text}", waiting.request));
+        let kind = match &outcome {
+            Ok(Answer::Done) => "done",
+            Ok(Answer::Address(_)) => "address",
+            Ok(Answer::Addresses(_) | Answer::List(_) | Answer::TakenOver(_)) => "facts",
+            Err(Refusal::Cancelled) if waiting.may_be_cancelled || has_left => "cancelled",
+            Err(Refusal::Cancelled) => return Err(format!("{n} cancels {:?}", waiting.request)),
+            Err(refusal) if refusal.is_passing() => {
+                if !says_what_is_missing(refusal) || !is_short(&waiting.request) {
+                    return Err(format!(
+                        "{n} does not serve {:?}: {refusal}",
+                        waiting.request
+                    ));
                 }
                 "unavailable"
             }
-            Answer::Addresses(_) | Answer::List(_) | Answer::TakenOver(_) => "facts",
+            Err(refusal) => return self.refused(n, &waiting, refusal),
         };
         *self.answers.entry(kind).or_default() += 1;
-        self.served(n, &waiting, &answer)
+        match outcome {
+            Ok(answer) => self.served(n, &waiting, &answer),
+            Err(_) => Ok(()),
+        }
     }
 
-    fn refused(&mut self, n: usize, waiting: &Waiting, text: &str) -> Result<(), Violation> {
+    fn refused(&mut self, n: usize, waiting: &Waiting, refusal: &Refusal) -> Result<(), Violation> {
         *self.answers.entry("refused").or_default() += 1;
         let universe = self.plan.universe.range();
         let is_right = match &waiting.request {
-            Request::Allocate { subnet, .. } => {
+            Request::Allocate(Allocate { subnet, .. }) => {
                 subnet.is_some_and(|subnet| !subnet.range().overlaps(universe))
             }
-            Request::Claim { .. } | Request::TakeOver { .. } => true,
-            Request::Free { .. } | Request::Delete { .. } => !waiting.must_succeed,
-            Request::Prime(_) | Request::Lookup { .. } | Request::List | Request::Leave => false,
+            Request::Claim(_) | Request::TakeOver(_) => true,
+            Request::Free(_) | Request::Delete(_) => !waiting.must_succeed,
+            Request::Prime(_) | Request::Lookup(_) | Request::List | Request::Leave => false,
         };
-        if is_right && !text.is_empty() {
+        if is_right {
             return Ok(());
         }
-        Err(format!("{n} refuses {:?}: {text}", waiting.request))
+        Err(format!("{n} refuses {:?}: {refusal}", waiting.request))
     }
 
     /// Whether the answer fits, and what it promises.
@@ -265,12 +274,12 @@ impl World<'_> {
         let universe = self.plan.universe.range();
         match (&waiting.request, answer) {
             (
-                Request::Allocate {
+                Request::Allocate(Allocate {
                     ident,
                     subnet,
                     is_container,
                     ..
-                },
+                }),
                 Answer::Address(cidr),
             ) => {
                 let subnet = subnet.unwrap_or(self.plan.default_subnet);
@@ -283,13 +292,13 @@ impl World<'_> {
                 self.promise(n, ident, cidr.address, *is_container);
             }
             (
-                Request::Claim {
+                Request::Claim(Claim {
                     ident,
                     cidr,
                     is_container,
                     no_error_on_unknown,
                     ..
-                },
+                }),
                 Answer::Done,
             ) => {
                 // Whoever has no name may claim what others hold, and it stays theirs.
@@ -298,7 +307,7 @@ impl World<'_> {
                     self.promise(n, ident, cidr.address, *is_container);
                 }
             }
-            (Request::Lookup { ident, .. }, Answer::Addresses(cidrs)) => {
+            (Request::Lookup(Lookup { ident, .. }), Answer::Addresses(cidrs)) => {
                 let told = |address: &u32| cidrs.iter().any(|c| u32::from(c.address) == *address);
                 let range = self.plan.universe.host_range();
                 let promised = self.peers[n].promises.of(ident).iter();
@@ -308,10 +317,9 @@ impl World<'_> {
                     return Err(format!("{n} does not tell that {ident} holds {address}"));
                 }
             }
-            (Request::Free { .. } | Request::Delete { .. }, Answer::Done)
+            (Request::Free(_) | Request::Delete(_), Answer::Done)
             | (Request::Prime(_) | Request::Leave, Answer::Done)
-            | (Request::TakeOver { .. }, Answer::TakenOver(_))
-            | (_, Answer::Cancelled | Answer::Unavailable(_)) => {}
+            | (Request::TakeOver(_), Answer::TakenOver(_)) => {}
             (request, answer) => return Err(format!("{n} answers {request:?} by {answer:?}")),
         }
         Ok(())
