@@ -39,6 +39,23 @@ Examples:
   weft attach 10.32.1.5/24 net:10.33.0.0/24 web
   weft attach --netns blue         a namespace of 'ip netns'
   weft attach --pid 4711           whatever namespace that process is in";
+const DETACH_EXAMPLES: &str = "\
+Examples:
+  weft detach web                  all of it
+  weft detach 10.32.1.5/24 web     one address
+  weft detach --netns blue";
+const CLAIM_EXAMPLES: &str = "\
+Examples:
+  weft claim 10.32.1.5/12 web
+  weft claim --netns blue 10.32.1.5/12";
+const EXPOSE_EXAMPLES: &str = "\
+Examples:
+  weft expose                      any address
+  weft expose net:10.32.1.0/24";
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  weft status connections          each link, and why it is as it is
+  weft status peers --json";
 /// What must be known before a peer is removed.
 const RMPEER: &str = "\
 The peer must not come back with its old state, and no other host may take it over at the same
@@ -93,12 +110,13 @@ pub(crate) enum Verb {
     #[command(after_help = format!("{ADDRESSES}\n\n{ATTACH_EXAMPLES}"))]
     Attach(AttachArgs),
     /// Take addresses, or all of it, away from a container.
-    #[command(after_help = ADDRESSES)]
+    #[command(after_help = format!("{ADDRESSES}\n\n{DETACH_EXAMPLES}"))]
     Detach(DetachArgs),
     /// Keep addresses for a container that has them already.
+    #[command(after_help = CLAIM_EXAMPLES)]
     Claim(ClaimArgs),
     /// Give this host an address in the network.
-    #[command(after_help = ADDRESSES)]
+    #[command(after_help = format!("{ADDRESSES}\n\n{EXPOSE_EXAMPLES}"))]
     Expose(ExposeArgs),
     /// Take addresses of this host away.
     #[command(after_help = ADDRESSES)]
@@ -111,6 +129,7 @@ pub(crate) enum Verb {
     #[command(after_help = RMPEER)]
     Rmpeer(PeersArgs),
     /// Show how the network is.
+    #[command(after_help = STATUS_EXAMPLES)]
     Status(StatusArgs),
     /// Show everything, as JSON or by a template.
     #[command(after_help = REPORT_EXAMPLES)]

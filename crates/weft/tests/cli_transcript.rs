@@ -8,6 +8,7 @@
 //! and run files are below a plain file, so that a command that would start a daemon cannot.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,6 +77,12 @@ impl Host {
     /// Gives the commands of a transcript again and returns it with what they give.
     fn replay(&self, text: &str) -> String {
         let mut told = String::new();
+        if !self.is_root {
+            let _ = writeln!(
+                std::io::stderr(),
+                "skipped: commands of a transcript: need root"
+            );
+        }
         for piece in commands(text) {
             let command = piece.lines().next().unwrap_or_default();
             let Some((prompt, line)) = command.split_at_checked(2) else {
@@ -84,7 +91,6 @@ impl Host {
             };
             match prompt {
                 "# " if !self.is_root => {
-                    eprintln!("SKIPPED, for root only: {line}");
                     told.push_str(&piece);
                     continue;
                 }
