@@ -151,7 +151,7 @@ mod tests {
     fn split(line: &[&str]) -> Result<(Target, Vec<String>), Mistake> {
         let line = [&["detach"], line].concat();
         let line: Vec<String> = line.iter().map(|word| (*word).to_owned()).collect();
-        match parse(Program::Weft, &line) {
+        match parse(Program::Weft, &line, &|_| None) {
             Ok(Invocation {
                 verb: Verb::Detach(args),
                 ..

@@ -2,7 +2,6 @@
 
 pub(crate) mod addresses;
 
-use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -53,10 +52,9 @@ impl<'a> Options<'a> {
             ..
         } = &self.args.encryption;
         match (password, password_file) {
-            (Some(text), _) if self.is_password_given() => Secret::from_os(text, "--password"),
+            (Some(text), _) if self.is_password_given() => Ok(Secret::new(text.clone())),
             (_, Some(path)) => read_password(path),
-            // A passphrase that cannot be read must not count as none.
-            (Some(text), None) => Secret::from_os(text, "WEAVE_PASSWORD"),
+            (Some(text), None) => Ok(Secret::new(text.clone())),
             (None, None) => Ok(None),
         }
     }
@@ -172,13 +170,6 @@ impl Secret {
         let text = Zeroizing::new(text);
         (!text.is_empty()).then_some(Self(text))
     }
-
-    fn from_os(text: &OsStr, source: &str) -> Result<Option<Self>, Failure> {
-        match text.to_str() {
-            Some(text) => Ok(Self::new(text.to_owned())),
-            None => Err(anyhow!("{source} is not valid UTF-8").into()),
-        }
-    }
 }
 
 fn read_password(path: &str) -> Result<Option<Secret>, Failure> {
@@ -265,7 +256,7 @@ mod tests {
     fn daemon(words: &[&str]) -> (Box<DaemonArgs>, Given) {
         let words = [&["daemon"], words].concat();
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        match parse(Program::Weave, &words) {
+        match parse(Program::Weave, &words, &|_| None) {
             Ok(Invocation {
                 verb: Verb::Daemon(args),
                 given,

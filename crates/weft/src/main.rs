@@ -53,8 +53,9 @@ fn run(program: Program, words: std::env::ArgsOs) -> Result<(), (Option<String>,
         .map(|(at, word)| word.into_string().map_err(|_| at))
         .collect();
     let words = words.map_err(|at| (None, Mistake::NotText(at).into()))?;
-    let Invocation { name, verb, given } = args::parse::parse(program, &words)
-        .map_err(|WrongUse { verb, mistake }| (verb, mistake.into()))?;
+    let Invocation { name, verb, given } =
+        args::parse::parse(program, &words, &|name| std::env::var_os(name))
+            .map_err(|WrongUse { verb, mistake }| (verb, mistake.into()))?;
     let client = Client {
         program,
         codes: program::codes(Some(&name)),

@@ -59,6 +59,8 @@ pub(crate) enum Mistake {
         /// Its value.
         value: String,
     },
+    /// A variable of the environment is no text. It may be a secret, so it is not repeated.
+    VariableNotText(OsString),
     /// A word is missing: what it would say.
     Missing(String),
     /// Two flags exclude each other.
@@ -95,6 +97,9 @@ impl Mistake {
             (_, Self::Variable { name, value }) => {
                 format!("invalid {} {value:?}", name.to_string_lossy())
             }
+            (_, Self::VariableNotText(name)) => {
+                format!("{} is not valid UTF-8", name.to_string_lossy())
+            }
             (_, Self::Missing(what)) => format!("no {what} given"),
             (_, Self::Conflict([one, other])) => format!("{one} and {other} exclude each other"),
             (_, Self::NotText(at)) => format!("word {at} is not valid UTF-8"),
@@ -120,6 +125,7 @@ impl Mistake {
             | Self::Boolean { .. }
             | Self::Number { .. }
             | Self::Variable { .. }
+            | Self::VariableNotText(_)
             | Self::Missing(_)
             | Self::Conflict(_)
             | Self::NotText(_)

@@ -15,7 +15,7 @@ pub(crate) fn report(program: Program, verb: Option<&str>, mistake: &Mistake) ->
         return (format!("{text}\n"), 1);
     }
     // No word of the command line is wrong.
-    if let Mistake::Variable { .. } = mistake {
+    if let Mistake::Variable { .. } | Mistake::VariableNotText(_) = mistake {
         return (format!("{}\n", mistake.message(program)), 1);
     }
     let code = program::codes(verb).usage;

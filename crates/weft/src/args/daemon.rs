@@ -1,7 +1,5 @@
 //! Flags of the daemon, taken by `daemon` and `launch` (spec/cli-api.md 3).
 
-use std::ffi::OsString;
-
 use clap::Args;
 use daemon::config::DEFAULT_PORT;
 use linux::bridge::DEFAULT_BRIDGE;
@@ -88,7 +86,7 @@ pub(crate) struct MeshFlags {
 pub(crate) struct EncryptionFlags {
     /// Encrypt; all peers need the same passphrase. Better in a file or in the environment.
     #[arg(long, value_name = "PASSPHRASE", env = "WEAVE_PASSWORD")]
-    pub(crate) password: Option<OsString>,
+    pub(crate) password: Option<String>,
     /// Read the passphrase from a file, - for input.
     #[arg(long, value_name = "PATH")]
     pub(crate) password_file: Option<String>,

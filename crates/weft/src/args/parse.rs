@@ -5,6 +5,7 @@
 //! are brought into it by one step that knows nothing but the declaration.
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -82,13 +83,34 @@ pub(crate) struct WrongUse {
     pub(crate) mistake: Mistake,
 }
 
+/// Where the values of variables of the environment come from.
+pub(crate) type Environment<'a> = &'a dyn Fn(&OsStr) -> Option<OsString>;
+
 /// Takes a command line apart.
-pub(crate) fn parse(program: Program, words: &[String]) -> Result<Invocation, WrongUse> {
-    let mut grammar = declaration(program)
-        .mut_args(convention)
-        .mut_subcommands(|verb| verb.mut_args(convention));
+pub(crate) fn parse(
+    program: Program,
+    words: &[String],
+    environment: Environment<'_>,
+) -> Result<Invocation, WrongUse> {
+    let mut grammar = declaration(program).mut_subcommands(|verb| {
+        verb.mut_args(|arg| {
+            let value = variable(&arg, environment);
+            convention(arg, value)
+        })
+    });
     grammar.build();
     let line = Line::read(&grammar, words);
+    let declared = declaration(program);
+    let verb = line
+        .verb
+        .as_deref()
+        .and_then(|name| declared.find_subcommand(name));
+    if let Some(name) = verb.and_then(|verb| unreadable(verb, environment)) {
+        return Err(WrongUse {
+            mistake: Mistake::VariableNotText(name),
+            verb: line.verb,
+        });
+    }
     let matches = match grammar.try_get_matches_from_mut(&line.words) {
         Ok(matches) => matches,
         Err(error) if error.kind() == ErrorKind::DisplayHelp => {
@@ -99,7 +121,7 @@ pub(crate) fn parse(program: Program, words: &[String]) -> Result<Invocation, Wr
             });
         }
         Err(error) => {
-            let mistake = line.mistake(&error, &grammar);
+            let mistake = line.mistake(&error, verb);
             return Err(WrongUse {
                 verb: line.verb,
                 mistake,
@@ -117,36 +139,45 @@ pub(crate) fn parse(program: Program, words: &[String]) -> Result<Invocation, Wr
     match CommandLine::from_arg_matches(&matches) {
         Ok(CommandLine { verb, .. }) => Ok(Invocation { name, verb, given }),
         Err(error) => Err(WrongUse {
-            mistake: line.mistake(&error, &grammar),
+            mistake: line.mistake(&error, verb),
             verb: line.verb,
         }),
     }
 }
 
-/// A flag as the original takes it. A switch may be given a value, and a variable of the environment
-/// switches it on by being there; a variable that is empty is not there.
-fn convention(arg: Arg) -> Arg {
-    let variable = arg
-        .get_env()
-        .map(|name| name.to_string_lossy().into_owned());
-    let is_set = match variable.as_deref() {
-        Some(name @ variables::STATUS_ADDR) => std::env::var_os(name).is_some(),
-        Some(name) => std::env::var_os(name).is_some_and(|value| !value.is_empty()),
-        None => false,
-    };
-    let arg = match variable {
-        Some(_) if !is_set || is_switch(&arg) => arg.env(None),
-        _ => arg,
-    };
-    if !is_switch(&arg) {
-        return arg;
+/// The value of the variable that stands for a flag. An empty one counts as absent, but for the one
+/// that the original switches a listener off by.
+fn variable(arg: &Arg, environment: Environment<'_>) -> Option<OsString> {
+    let name = arg.get_env()?;
+    environment(name).filter(|value| !value.is_empty() || name == variables::STATUS_ADDR)
+}
+
+/// A variable of this verb that is no text.
+fn unreadable(verb: &Command, environment: Environment<'_>) -> Option<OsString> {
+    let is_text =
+        |arg: &&Arg| variable(arg, environment).is_none_or(|value| value.to_str().is_some());
+    let arg = verb.get_arguments().find(|arg| !is_text(arg))?;
+    arg.get_env().map(OsStr::to_owned)
+}
+
+/// A flag as the original takes it, with the value of its variable. A switch may be given a value; its
+/// variable switches it on by being there.
+fn convention(arg: Arg, variable: Option<OsString>) -> Arg {
+    // What clap itself found in the environment does not count.
+    let arg = arg.env(None);
+    if is_switch(&arg) {
+        return arg
+            .action(ArgAction::Set)
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true")
+            .default_value(if variable.is_some() { "true" } else { "false" })
+            .value_parser(boolean);
     }
-    arg.action(ArgAction::Set)
-        .num_args(0..=1)
-        .require_equals(true)
-        .default_missing_value("true")
-        .default_value(if is_set { "true" } else { "false" })
-        .value_parser(boolean)
+    match variable {
+        Some(value) => arg.default_value(value),
+        None => arg,
+    }
 }
 
 fn is_switch(arg: &Arg) -> bool {
@@ -252,18 +283,14 @@ impl Line {
         self.typed[at].split('=').next()
     }
 
-    fn mistake(&self, error: &clap::Error, grammar: &Command) -> Mistake {
+    fn mistake(&self, error: &clap::Error, verb: Option<&Command>) -> Mistake {
         let invalid = text(error, ContextKind::InvalidArg).unwrap_or_default();
         // `--port <PORT>`, `--replace[=<REPLACE>]`, `[SECTION]`, `<PEER>...`
         let flag = invalid.split([' ', '=', '[']).next().unwrap_or_default();
         let is_flag = flag.starts_with('-');
         let typed = self.typed(flag).filter(|_| is_flag).map(str::to_owned);
         let value = text(error, ContextKind::InvalidValue).unwrap_or_default();
-        let verb = self
-            .verb
-            .as_deref()
-            .map(|name| grammar.find_subcommand(name));
-        let Some(Some(verb)) = verb else {
+        let Some(verb) = verb else {
             return Mistake::Verb {
                 word: self.verb.clone().unwrap_or_default(),
                 suggestion: text(error, ContextKind::SuggestedSubcommand),
@@ -285,7 +312,7 @@ impl Line {
                 suggestion: text(error, ContextKind::SuggestedValue),
                 choices: texts(error, ContextKind::ValidValue),
             },
-            (ErrorKind::ValueValidation, Some(flag)) if arg.is_some_and(takes_boolean) => {
+            (ErrorKind::ValueValidation, Some(flag)) if arg.is_some_and(is_switch) => {
                 Mistake::Boolean { flag, value }
             }
             (ErrorKind::ValueValidation, Some(flag)) => Mistake::Number { flag, value },
@@ -395,194 +422,4 @@ fn texts(error: &clap::Error, kind: ContextKind) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line(words: &[&str]) -> Result<Invocation, Mistake> {
-        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        parse(Program::Weft, &words).map_err(|wrong| wrong.mistake)
-    }
-
-    fn connect(words: &[&str]) -> (Vec<String>, bool) {
-        match line(&[&["connect"], words].concat()).map(|line| line.verb) {
-            Ok(Verb::Connect(args)) => (args.peers, args.replace),
-            Ok(_) => panic!("another verb"),
-            Err(mistake) => panic!("{mistake:?}"),
-        }
-    }
-
-    #[test]
-    fn flags_may_stand_anywhere() {
-        for words in [
-            &["launch", "--port", "1", "--resume", "a", "b"][..],
-            &["launch", "a", "--port=1", "b", "--resume"],
-            &["launch", "a", "b", "--resume=true", "-port", "1"],
-            &[
-                "launch",
-                "--resume=0",
-                "--port",
-                "9",
-                "a",
-                "--port",
-                "1",
-                "-resume",
-                "b",
-            ],
-        ] {
-            let Ok(Invocation {
-                verb: Verb::Launch(args),
-                given,
-                ..
-            }) = line(words)
-            else {
-                panic!("{words:?}");
-            };
-            assert_eq!(args.daemon.peers, ["a", "b"], "{words:?}");
-            assert_eq!(args.daemon.mesh.port, 1, "{words:?}");
-            assert!(args.daemon.mesh.resume, "{words:?}");
-            assert_eq!(given.shown(), "map[port:1 resume:true]", "{words:?}");
-        }
-        assert!(!connect(&["--replace", "a", "--replace=false"]).1);
-    }
-
-    #[test]
-    fn two_dashes_end_flags() {
-        let (peers, replace) = connect(&["--", "--replace", "-f"]);
-        assert_eq!(
-            (peers, replace),
-            (vec!["--replace".into(), "-f".into()], false)
-        );
-        assert_eq!(connect(&["-"]).0, ["-"]);
-    }
-
-    #[test]
-    fn a_value_may_look_like_a_flag() {
-        let Ok(Invocation {
-            verb: Verb::Launch(args),
-            ..
-        }) = line(&[
-            "launch",
-            "-password",
-            "--port",
-            "--nickname",
-            "--",
-            "--name",
-            "",
-        ])
-        else {
-            panic!("not understood");
-        };
-        let password = args.daemon.encryption.password.expect("given");
-        assert_eq!(password, "--port");
-        assert_eq!(args.daemon.mesh.nickname.as_deref(), Some("--"));
-        assert_eq!(args.daemon.mesh.name.as_deref(), Some(""));
-    }
-
-    #[test]
-    fn every_flag_of_the_declaration_may_have_one_dash_or_two() {
-        for verb in declaration(Program::Weft).get_subcommands() {
-            for arg in verb.get_arguments().filter(|arg| name(arg).is_some()) {
-                let name = name(arg).expect("a flag");
-                for dashes in ["-", "--"] {
-                    let flag = format!("{dashes}{name}");
-                    let line = line(&[verb.get_name(), &flag]);
-                    assert!(
-                        !matches!(line, Err(Mistake::Flag { .. } | Mistake::Other(_))),
-                        "{} {flag}",
-                        verb.get_name()
-                    );
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_command_line_given_again_means_the_same() {
-        let words = [
-            "launch",
-            "-H",
-            "x",
-            "--no-fastdp",
-            "--iprange=10.2.0.0/16",
-            "-conn-limit=7",
-            "p",
-        ];
-        let Ok(Invocation {
-            verb: Verb::Launch(args),
-            given,
-            ..
-        }) = line(&words)
-        else {
-            panic!("not understood");
-        };
-        let again = given.without(&["conn-limit"], &args.daemon.peers);
-        let expected = [
-            "--H=x",
-            "--ipalloc-range=10.2.0.0/16",
-            "--no-fastdp=true",
-            "--",
-            "p",
-        ];
-        assert_eq!(again, expected);
-        let again: Vec<&str> = again.iter().map(String::as_str).collect();
-        let Ok(Invocation { given: twice, .. }) = line(&[&["daemon"], &again[..]].concat()) else {
-            panic!("not understood again");
-        };
-        assert_eq!(twice.without(&[], &args.daemon.peers), expected);
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let mistake = |words: &[&str]| line(words).err().expect("refused");
-        let flag = |flag: &str| Mistake::Flag {
-            flag: flag.to_owned(),
-            suggestion: None,
-        };
-        assert_eq!(mistake(&["stop", "--nope=1"]), flag("--nope"));
-        assert_eq!(mistake(&["stop", "-nope"]), flag("-nope"));
-        assert_eq!(mistake(&["report", "-f"]), Mistake::NoValue("-f".into()));
-        assert_eq!(
-            mistake(&["connect", "--replace=maybe"]),
-            Mistake::Boolean {
-                flag: "--replace".into(),
-                value: "maybe".into()
-            }
-        );
-        assert_eq!(mistake(&["forget"]), Mistake::Missing("peer".into()));
-        assert_eq!(mistake(&["stop", "now"]), Mistake::Word("now".into()));
-        assert_eq!(
-            mistake(&["prime", "--hepl"]),
-            Mistake::Flag {
-                flag: "--hepl".into(),
-                suggestion: Some("--help".into())
-            }
-        );
-    }
-
-    #[test]
-    fn the_letter_h_asks_for_help_where_it_is_free() {
-        let Ok(Invocation {
-            verb: Verb::Help(args),
-            ..
-        }) = line(&["attach", "-h"])
-        else {
-            panic!("no help");
-        };
-        assert_eq!(args.command.as_deref(), Some("attach"));
-        let Ok(Invocation {
-            verb: Verb::Expose(args),
-            ..
-        }) = line(&["expose", "-h", "name"])
-        else {
-            panic!("no name");
-        };
-        assert_eq!(args.hostname.as_deref(), Some("name"));
-        assert!(matches!(
-            line(&["expose", "--help"]),
-            Ok(Invocation {
-                verb: Verb::Help(_),
-                ..
-            })
-        ));
-    }
-}
+mod tests;

@@ -167,7 +167,7 @@ mod tests {
     fn flags(words: &[&str]) -> AddressFlags {
         let words = [&["daemon"], words].concat();
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-        match parse(Program::Weave, &words) {
+        match parse(Program::Weave, &words, &|_| None) {
             Ok(Invocation {
                 verb: Verb::Daemon(args),
                 ..
