@@ -76,6 +76,7 @@ fn link(n: usize) -> LinkId {
 fn neighbour(n: usize, flags: u8) -> Neighbour {
     Neighbour {
         link: link(n),
+        serial: n as u64 + 1,
         remote: PEERS[n],
         lanes: Lanes::from_iter([Lane::Sleeve(lane(n, n == 1, flags))]),
         chosen: (flags & 2 == 0 || n < 2).then_some(Kind::Sleeve),

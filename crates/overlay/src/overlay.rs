@@ -84,6 +84,8 @@ pub struct TunnelStatus {
 }
 
 struct Connection {
+    /// Its number among all that were ever registered.
+    serial: u64,
     remote: PeerName,
     outbound: bool,
     protection: Protection,
@@ -105,6 +107,8 @@ pub struct Overlay {
     kinds: Vec<Kind>,
     connections: BTreeMap<LinkId, Connection>,
     registered: BTreeMap<PeerName, LinkId>,
+    /// How many connections were ever registered.
+    serials: u64,
     /// What each connection is due for.
     timetable: BTreeSet<(Instant, &'static str, LinkId)>,
     outputs: VecDeque<OverlayOutput>,
@@ -120,6 +124,7 @@ impl Overlay {
             connections: BTreeMap::new(),
             timetable: BTreeSet::new(),
             registered: BTreeMap::new(),
+            serials: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -151,7 +156,9 @@ impl Overlay {
             }
         };
         switch.confirm(now);
+        self.serials += 1;
         let connection = Connection {
+            serial: self.serials,
             remote: params.remote,
             outbound: params.outbound,
             protection: params.protection,
@@ -296,6 +303,7 @@ impl Connection {
     fn publish(&mut self, link: LinkId) -> Arc<Neighbour> {
         let neighbour = Neighbour {
             link,
+            serial: self.serial,
             remote: self.remote,
             lanes: self.lanes(),
             chosen: self.switch.best(),

@@ -62,6 +62,9 @@ pub struct Neighbour {
     /// The connection. A new one to the same peer has another link, and with it new counters and
     /// replay windows.
     pub link: LinkId,
+    /// Which connection to be published this is: no two have the same number, and a snapshot never
+    /// has one for the first time that is not above all in the snapshots before.
+    pub serial: u64,
     /// The peer.
     pub remote: PeerName,
     /// What each kind of tunnel needs.

@@ -97,13 +97,9 @@ impl Port {
     /// Sends a run of datagrams.
     pub(crate) fn send(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], size: usize) {
         let count = bytes.len().div_ceil(size.max(1)) as u64;
-        self.counters.datagrams_out.fetch_add(count, Relaxed);
-        self.counters
-            .bytes_out
-            .fetch_add(bytes.len() as u64, Relaxed);
         let sockets = Arc::clone(&self.sockets);
         let Some(pair) = sockets.towards(path.to) else {
-            return self.counters.count(DropReason::SendFailed);
+            return self.counters.count_all(DropReason::SendFailed, count);
         };
         let fragmentation = match (is_df, path.exceeds_kernel_mtu) {
             (false, _) => Fragmentation::Allowed,
@@ -115,22 +111,23 @@ impl Port {
         let is_batch = bytes.len() > size && fits && self.batches;
         if is_batch || bytes.len() <= size {
             match pair.send(fragmentation, path.to, bytes, size) {
-                Ok(()) => return,
+                Ok(()) => return self.counters.sent(count, bytes.len()),
                 Err(error) if is_df && is_too_big(&error) => {
-                    if self.report_too_big(path, pair, size) {
+                    if self.report_too_big(path, pair, size, count) {
                         return;
                     }
                 }
                 Err(error) if is_batch && is_batch_refused(&error) => {
                     self.batches &= !is_batching_unavailable(&error);
                 }
-                Err(error) => return self.send_failed(&error),
+                Err(error) => return self.send_failed(&error, count),
             }
         }
         // One by one: what is not a matter of batching fails again.
         for datagram in bytes.chunks(size) {
-            if let Err(error) = pair.send(fragmentation, path.to, datagram, datagram.len()) {
-                self.send_failed(&error);
+            match pair.send(fragmentation, path.to, datagram, datagram.len()) {
+                Ok(()) => self.counters.sent(1, datagram.len()),
+                Err(error) => self.send_failed(&error, 1),
             }
         }
     }
@@ -143,30 +140,27 @@ impl Port {
         };
         let how = Fragmentation::RefusedByInterface;
         match pair.send(how, path.to, datagram, datagram.len()) {
-            Ok(()) => {
-                let (count, bytes) = (&self.counters.datagrams_out, &self.counters.bytes_out);
-                count.fetch_add(1, Relaxed);
-                bytes.fetch_add(datagram.len() as u64, Relaxed);
-            }
+            Ok(()) => self.counters.sent(1, datagram.len()),
             Err(error) if is_too_big(&error) => {}
-            Err(error) => self.send_failed(&error),
+            Err(error) => self.send_failed(&error, 1),
         }
     }
 
-    /// Finds the path MTU and reports it; false if datagrams of this size should have fitted.
-    fn report_too_big(&mut self, path: &UdpPath, pair: &UdpPair, size: usize) -> bool {
+    /// Finds the path MTU and reports it for so many datagrams that are lost; false if datagrams of
+    /// this size should have fitted.
+    fn report_too_big(&mut self, path: &UdpPath, pair: &UdpPair, size: usize, count: u64) -> bool {
         let now = clock::now();
         let known = self.too_big.iter().position(|(link, _)| *link == path.link);
         if let Some(index) = known
             && now - self.too_big[index].1 < TOO_BIG_PAUSE
         {
-            self.counters.count(DropReason::SendTooBig);
+            self.counters.count_all(DropReason::SendTooBig, count);
             return true;
         }
         let path_mtu_bytes = match pair.path_mtu(path.to) {
             Ok(bytes) => bytes,
             Err(error) => {
-                self.send_failed(&error);
+                self.send_failed(&error, count);
                 return true;
             }
         };
@@ -187,14 +181,14 @@ impl Port {
                 }
             }
         }
-        self.counters.count(DropReason::SendTooBig);
+        self.counters.count_all(DropReason::SendTooBig, count);
         self.tell(SleeveEvent::TooBig { path_mtu_bytes }.on(path.link));
         true
     }
 
     /// No error of a send is fatal: networks come back.
-    fn send_failed(&mut self, error: &io::Error) {
-        self.counters.count(DropReason::SendFailed);
+    fn send_failed(&mut self, error: &io::Error, count: u64) {
+        self.counters.count_all(DropReason::SendFailed, count);
         if is_due(&mut self.failed) {
             tracing::warn!(%error, "cannot send datagrams");
         }

@@ -218,6 +218,7 @@ impl Lab {
             };
             let neighbour = Neighbour {
                 link: LinkId::outbound(m as u64),
+                serial: m as u64,
                 remote: name(m),
                 lanes: Lanes::from_iter([Lane::Sleeve(lane)]),
                 chosen: Some(Kind::Sleeve),
@@ -561,6 +562,28 @@ fn probes_arrive_as_what_they_were_sent_as() {
         path_mtu_bytes: 1500,
     };
     assert_eq!(lab.event(1), Some(event.on(LinkId::outbound(2))));
+}
+
+#[test]
+fn datagrams_are_counted_when_they_are_sent_and_as_drops_when_they_are_not() {
+    let Some(lab) = Lab::new(ENCRYPTED) else {
+        return;
+    };
+    let counts = || {
+        let probe = SleeveProbe::Heartbeat { connection_uid: 7 };
+        lab.in_host(1, || lab.planes[0].0.probe(probe.on(LinkId::outbound(2))));
+        let counters = lab.planes[0].0.counters();
+        ["datagrams_out", "bytes_out", "dropped_send_failed"].map(|name| counters[name])
+    };
+    let [datagrams, bytes, failed] = counts();
+    assert!(datagrams >= 1 && bytes >= 66, "{datagrams} {bytes}");
+    assert_eq!(failed, 0);
+    sh(&format!("ip -n {}h1 link set under1 down", lab.id));
+    let [datagrams, bytes, failed] = counts();
+    assert!(failed >= 1);
+    let [datagrams_then, bytes_then, failed_then] = counts();
+    assert_eq!((datagrams_then, bytes_then), (datagrams, bytes));
+    assert!(failed_then > failed);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Tests of sealing and opening datagrams.
 
+use std::sync::Barrier;
+
 use nacl::SessionKey;
 use proptest::prelude::*;
 use wire::LinkId;
@@ -348,6 +350,29 @@ fn keys_follow_one_another_without_a_word() {
             _ => Ok(true),
         };
         assert_eq!(receiver.open(&mut datagrams[0]), expected, "{epoch}");
+    }
+}
+
+/// F48: a load and a store in place of the one step would hand out many twice.
+#[test]
+fn numbers_of_two_threads_never_meet() {
+    const EACH: u64 = 200_000;
+    for is_df in [true, false] {
+        let session = session_of(&lane(Some(key(&"42".repeat(32))), true));
+        let start = Barrier::new(2);
+        let take = || {
+            start.wait();
+            let numbers = (0..EACH).map(|_| session.next_number(is_df).unwrap());
+            numbers.collect::<Vec<u64>>()
+        };
+        let mut all = std::thread::scope(|scope| {
+            let other = scope.spawn(take);
+            let mut ours = take();
+            ours.extend(other.join().unwrap());
+            ours
+        });
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..2 * EACH), "each number once");
     }
 }
 

@@ -1,6 +1,6 @@
 //! A forwarding snapshot made ready for the threads, and what they count.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,10 +25,11 @@ pub struct Program {
 /// Makes programs of tables, so that a tunnel keeps its session for life.
 #[derive(Default)]
 pub struct Compiler {
-    sessions: HashMap<LinkId, Arc<Session>>,
-    /// Tunnels that left the table. A session made anew would repeat numbers under the same key,
-    /// so their ids never get another one. Eight bytes per connection ever made.
-    retired: HashSet<LinkId>,
+    /// The neighbours of the newest table, each with its session once it needs one.
+    sessions: HashMap<LinkId, Option<Arc<Session>>>,
+    /// The highest serial number of a neighbour so far. One that is not above it and not live was
+    /// removed before: a session made anew would repeat numbers under the same key.
+    newest: u64,
 }
 
 impl Compiler {
@@ -39,40 +40,35 @@ impl Compiler {
 
     /// The next program. Sessions of tunnels that are gone end with the last thread to let go.
     pub fn compile(&mut self, table: Arc<ForwardingTable>) -> Program {
-        let neighbours = table.neighbours.values();
-        let live: HashSet<LinkId> = neighbours.map(|neighbour| neighbour.link).collect();
-        let retired = &mut self.retired;
-        self.sessions.retain(|link, _| {
-            let is_live = live.contains(link);
-            if !is_live {
-                retired.insert(*link);
-            }
-            is_live
-        });
+        let before = self.newest;
+        let mut last = std::mem::take(&mut self.sessions);
         let mut sessions = HashMap::new();
         for (&remote, neighbour) in &table.neighbours {
-            let Some(lane) = neighbour.lanes.sleeve() else {
-                continue;
+            let mut session = match last.remove(&neighbour.link) {
+                Some(session) => session,
+                None if neighbour.serial > before => None,
+                None => {
+                    tracing::error!(
+                        ?neighbour,
+                        "tunnel came back after it was removed; not used"
+                    );
+                    continue;
+                }
             };
-            if self.retired.contains(&neighbour.link) {
-                tracing::error!(
-                    ?neighbour,
-                    "tunnel came back after it was removed; not used"
-                );
-                continue;
+            self.newest = self.newest.max(neighbour.serial);
+            if let Some(lane) = neighbour.lanes.sleeve() {
+                let session = session
+                    .get_or_insert_with(|| Arc::new(Session::new(neighbour.link, remote, lane)));
+                sessions.insert(remote, Arc::clone(session));
             }
-            let session = self
-                .sessions
-                .entry(neighbour.link)
-                .or_insert_with(|| Arc::new(Session::new(neighbour.link, remote, lane)));
-            sessions.insert(remote, Arc::clone(session));
+            self.sessions.insert(neighbour.link, session);
         }
         Program { table, sessions }
     }
 
     /// The session of a live tunnel.
     pub fn session(&self, link: LinkId) -> Option<&Arc<Session>> {
-        self.sessions.get(&link)
+        self.sessions.get(&link)?.as_ref()
     }
 }
 
@@ -139,10 +135,22 @@ pub struct Counters {
 impl Counters {
     /// Counts a drop, and logs it whenever its count is a power of two: floods stay readable.
     pub fn count(&self, reason: DropReason) {
-        let total = self.drops[reason as usize].fetch_add(1, Relaxed) + 1;
-        if total.is_power_of_two() {
+        self.count_all(reason, 1);
+    }
+
+    /// Counts so many drops for one reason, and logs them whenever their count passes a power of two.
+    pub fn count_all(&self, reason: DropReason, drops: u64) {
+        let before = self.drops[reason as usize].fetch_add(drops, Relaxed);
+        let total = before + drops;
+        if total.checked_ilog2() != before.checked_ilog2() {
             tracing::debug!(reason = reason.as_str(), total, "dropped");
         }
+    }
+
+    /// Counts datagrams that the kernel took.
+    pub fn sent(&self, datagrams: u64, bytes: usize) {
+        self.datagrams_out.fetch_add(datagrams, Relaxed);
+        self.bytes_out.fetch_add(bytes as u64, Relaxed);
     }
 
     /// Drops for one reason so far.
@@ -159,7 +167,14 @@ mod tests {
     use crate::table::Neighbour;
 
     fn table(id: u64) -> Arc<ForwardingTable> {
-        let remote = PeerName::from_u64(2);
+        Arc::new(ForwardingTable {
+            neighbours: [neighbour(2, id, id)].into(),
+            ..ForwardingTable::default()
+        })
+    }
+
+    fn neighbour(remote: u64, id: u64, serial: u64) -> (PeerName, Arc<Neighbour>) {
+        let remote = PeerName::from_u64(remote);
         let lane = SleeveLane {
             protection: Protection::Clear,
             outbound: false,
@@ -171,15 +186,12 @@ mod tests {
         };
         let neighbour = Neighbour {
             link: LinkId::outbound(id),
+            serial,
             remote,
             lanes: Lanes::from_iter([Lane::Sleeve(lane)]),
             chosen: Some(Kind::Sleeve),
         };
-        let neighbours = [(remote, Arc::new(neighbour))].into();
-        Arc::new(ForwardingTable {
-            neighbours,
-            ..ForwardingTable::default()
-        })
+        (remote, Arc::new(neighbour))
     }
 
     #[test]
@@ -202,6 +214,45 @@ mod tests {
         compiler.compile(Arc::default());
         let program = compiler.compile(table(1));
         assert!(program.session(PeerName::from_u64(2)).is_none());
+    }
+
+    #[test]
+    fn links_may_be_published_out_of_the_order_of_their_numbers() {
+        let mut compiler = Compiler::new();
+        let mut publish = |neighbours: &[(PeerName, Arc<Neighbour>)]| {
+            let program = compiler.compile(Arc::new(ForwardingTable {
+                neighbours: neighbours.iter().cloned().collect(),
+                ..ForwardingTable::default()
+            }));
+            let has = |remote| program.session(PeerName::from_u64(remote)).is_some();
+            [has(2), has(3), has(4)]
+        };
+        // The numbers of the links fall while those of their publication rise.
+        let [nine, five, one] = [(2, 9, 1), (3, 5, 2), (4, 1, 3)]
+            .map(|(remote, link, serial)| neighbour(remote, link, serial));
+        assert_eq!(publish(std::slice::from_ref(&nine)), [true, false, false]);
+        let both = [nine.clone(), five.clone()];
+        assert_eq!(publish(&both), [true, true, false]);
+        // One goes, one comes in the same step.
+        assert_eq!(publish(&[nine.clone(), one.clone()]), [true, false, true]);
+        assert_eq!(publish(&[nine, five, one]), [true, false, true]);
+    }
+
+    #[test]
+    fn tunnel_that_needs_no_session_at_first_gets_one_later() {
+        let mut compiler = Compiler::new();
+        let (remote, with) = neighbour(2, 1, 1);
+        let without = Arc::new(Neighbour {
+            lanes: Lanes::default(),
+            ..(*with).clone()
+        });
+        for (neighbour, has_session) in [(without, false), (with, true)] {
+            let program = compiler.compile(Arc::new(ForwardingTable {
+                neighbours: [(remote, neighbour)].into(),
+                ..ForwardingTable::default()
+            }));
+            assert_eq!(program.session(remote).is_some(), has_session);
+        }
     }
 
     #[test]

@@ -32,6 +32,7 @@ fn lane() -> SleeveLane {
 fn neighbour(remote: u64) -> Neighbour {
     Neighbour {
         link: LinkId::outbound(remote),
+        serial: remote,
         remote: name(remote),
         lanes: Lanes::from_iter([Lane::Sleeve(lane())]),
         chosen: Some(Kind::Sleeve),

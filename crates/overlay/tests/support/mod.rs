@@ -138,6 +138,7 @@ impl Host {
             change(name(other), &mut lane);
             let neighbour = Neighbour {
                 link: LinkId::outbound(other),
+                serial: other,
                 remote: name(other),
                 lanes: Lanes::from_iter([Lane::Sleeve(lane)]),
                 chosen: Some(Kind::Sleeve),
