@@ -347,6 +347,15 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    /// Whoever waits for an answer hears why there is none; behind this the reply slots go.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.stop("the driver panicked");
+        }
+    }
+}
+
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,

@@ -30,6 +30,14 @@ const ABOUT_TYPES_OF: [(&str, &str); 1] = [("report", "api")];
 /// Pure crates that must not know each other; `node` composes them.
 const CORES: [&str; 4] = ["mesh", "ipam", "names", "policy"];
 
+/// Crates of system calls and threads: beneath the shell, and without its runtime.
+const SYNC: [&str; 2] = ["linux", "plane"];
+
+/// What those may not link: the runtime, and what is beside or above them.
+const SYNC_MAY_NOT_USE: [&str; 10] = [
+    "anyhow", "api", "axum", "daemon", "hyper", "ipam", "mesh", "node", "report", "tokio",
+];
+
 /// Everything foreign a pure crate may link.
 const PURE_MAY_USE: [&str; 13] = [
     "domain",
@@ -266,6 +274,14 @@ fn check_manifest(path: &Path, krate: &str, text: &str) -> Vec<Finding> {
                 format!("the pure crate {krate} may not depend on {name}"),
             );
         }
+        if SYNC.contains(&krate) && SYNC_MAY_NOT_USE.contains(&name) {
+            add(
+                dependency.line,
+                format!(
+                    "{krate}, which knows no runtime and no control plane, may not depend on {name}"
+                ),
+            );
+        }
         if CORES.contains(&krate) && CORES.contains(&name) {
             add(
                 dependency.line,
@@ -466,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pure_crate_may_not_link_io_and_cores_do_not_know_each_other() {
+    fn crates_link_only_what_is_beneath_them() {
         let found = |krate: &str, line: &str| {
             let path = format!("crates/{krate}/Cargo.toml");
             check_manifest(
@@ -483,6 +499,10 @@ mod tests {
         assert_eq!(found("ipam", "mesh.workspace = true"), 1);
         assert_eq!(found("node", "mesh.workspace = true"), 0);
         assert_eq!(found("daemon", "tokio = \"1\""), 1);
+        assert_eq!(found("plane", "overlay.workspace = true"), 0);
+        for name in ["tokio", "node"] {
+            assert_eq!(found("plane", &format!("{name}.workspace = true")), 1);
+        }
     }
 
     #[test]

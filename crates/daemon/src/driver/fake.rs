@@ -75,6 +75,7 @@ struct State {
     events: VecDeque<PlaneEvent>,
     ended: Option<Ended>,
     reader: Option<Waker>,
+    is_broken: bool,
 }
 
 impl FakePlane {
@@ -100,6 +101,13 @@ impl FakePlane {
     pub(super) fn end(&self, why: Ended) {
         let mut state = lock(&self.state);
         state.ended = Some(why);
+        wake(state);
+    }
+
+    /// Breaks an invariant of whoever listens.
+    pub(super) fn break_down(&self) {
+        let mut state = lock(&self.state);
+        state.is_broken = true;
         wake(state);
     }
 
@@ -147,6 +155,8 @@ impl DataPlane for FakePlane {
     }
 
     fn try_event(&mut self) -> Result<Option<PlaneEvent>, Ended> {
+        let is_broken = lock(&self.state).is_broken;
+        assert!(!is_broken, "an event of no tunnel");
         let mut state = lock(&self.state);
         match (state.events.pop_front(), &state.ended) {
             (None, Some(ended)) => Err(ended.clone()),

@@ -259,30 +259,48 @@ async fn link_whose_queue_is_full_ends_and_the_node_hears_why() {
     assert!(error.ends_with(&links::QueueFull.to_string()), "{error}");
 }
 
-#[tokio::test]
-async fn who_waits_for_an_answer_hears_why_the_driver_stopped() {
+/// How a driver ended, run as the daemon runs it, and what those were told who waited for an answer
+/// then or asked later.
+async fn fatal(hurt: impl FnOnce(&FakePlane)) -> (String, [String; 2]) {
     let stage = Stage::new(1, &Air::default());
-    let plane = stage.plane.clone();
-    let asking = async {
-        let wish = stage.handle.ask(wish());
-        tokio::pin!(wish);
+    let tasks = Tasks::default();
+    let _driver = tasks.keep("driver", stage.driver.run());
+    let wish = stage.handle.ask(wish());
+    tokio::pin!(wish);
+    tokio::select! {
+        biased;
+        reply = &mut wish => panic!("{reply:?}"),
         // Asked behind it, so the driver has the wish when this is answered.
-        let status = stage.handle.status();
-        tokio::select! {
-            biased;
-            reply = &mut wish => panic!("{reply:?}"),
-            status = status => assert!(status.is_ok()),
-        }
-        plane.end(Ended::Panicked {
-            thread: "weft-tx",
-            message: "index out of bounds".to_owned(),
-        });
-        wish.await.expect_err("stopped").to_string()
-    };
-    let (said, ended) = tokio::join!(asking, stage.driver.run());
-    let why = "data-plane thread weft-tx panicked: index out of bounds";
-    assert_eq!(said, format!("the daemon is stopping: {why}"));
-    assert_eq!(ended.expect_err("stopped").to_string(), why);
+        status = stage.handle.status() => assert!(status.is_ok()),
+    }
+    hurt(&stage.plane);
+    let waited = wish.await.expect_err("stopped").to_string();
     let late = stage.handle.status().await.expect_err("stopped");
-    assert_eq!(late.to_string(), format!("the daemon is stopping: {why}"));
+    (
+        tasks.first_end().await.to_string(),
+        [waited, late.to_string()],
+    )
+}
+
+#[tokio::test]
+async fn end_of_the_data_plane_ends_the_driver_and_who_waits_hears_why() {
+    let ended = Ended::Panicked {
+        thread: "weft-tx",
+        message: "index out of bounds".to_owned(),
+    };
+    let why = ended.to_string();
+    let (end, told) = fatal(|plane| plane.end(ended)).await;
+    assert_eq!(end, format!("driver: {why}"));
+    for told in told {
+        assert_eq!(told, format!("the daemon is stopping: {why}"));
+    }
+}
+
+#[tokio::test]
+async fn panic_of_the_driver_is_told_to_who_waits() {
+    let (end, told) = fatal(FakePlane::break_down).await;
+    assert_eq!(end, "driver panicked: an event of no tunnel");
+    for told in told {
+        assert_eq!(told, "the daemon is stopping: the driver panicked");
+    }
 }
