@@ -28,6 +28,16 @@ pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes that may wait in the shell before we drop what we relay for others.
 pub(crate) const CONGESTED_BYTES: usize = 4 << 20;
 
+/// How the names of channels begin that only those hear who announced themselves as Wefts.
+const WEFT_CHANNELS: &str = "weft-";
+/// The capability word of those who understand topology news as differences.
+pub(crate) const DELTA: &str = "delta";
+
+/// Whether a channel is one that originals never see.
+pub(crate) fn is_for_wefts(channel: &str) -> bool {
+    channel.starts_with(WEFT_CHANNELS)
+}
+
 /// A link whose TCP connection stands.
 pub(crate) struct Link {
     pub(crate) local: SocketAddr,
@@ -70,6 +80,8 @@ pub(crate) struct Introduced {
     pub(crate) uid: u64,
     /// Whether both ends trust the network between them.
     pub(crate) mutually_trusted: bool,
+    /// Whether both ends announced themselves as Wefts.
+    pub(crate) between_wefts: bool,
     /// Whether overlay control has an index (tag 7), or is of compatibility mode (tags 1 to 3).
     pub(crate) uses_control_index: bool,
     /// Whether it is one of the connections of our peer entry.
@@ -94,6 +106,7 @@ impl Introduced {
             uid: our_features.conn_id ^ features.conn_id,
             // Version 1 cannot say so, whatever we think of them.
             mutually_trusted: our_features.trusted && features.trusted,
+            between_wefts: our_features.weft.is_some() && features.weft.is_some(),
             uses_control_index: our_features.overlays.is_some() && features.overlays.is_some(),
             features: Arc::new(features),
             added: false,
@@ -104,6 +117,12 @@ impl Introduced {
     /// The other end.
     pub(crate) fn remote(&self) -> PeerName {
         self.features.name
+    }
+
+    /// Whether both ends understand topology news as differences.
+    pub(crate) fn understands_deltas(&self) -> bool {
+        let weft = self.features.weft.as_ref().filter(|_| self.between_wefts);
+        weft.is_some_and(|weft| weft.has(DELTA))
     }
 
     /// Whether the data plane of this connection is encrypted.

@@ -1,49 +1,55 @@
 //! The state machine: inputs and time go in, outputs come out.
+//!
+//! `Mesh` owns the parts and sequences them; it has no rules of its own. Each part at work is a view
+//! that borrows what it may see:
+//!
+//! ```text
+//!   Links   makes and ends links      all but gossip's state
+//!   Gossip  hears and spreads         topology; links only to send on them
+//!   Timers  says what is due          deadlines, to be read
+//! ```
+//!
+//! What one of them has to tell another comes back as a value, and `Mesh` passes it on.
 
 mod clones;
-mod connections;
+mod dials;
 mod duplicates;
 mod footprint;
 mod gossiping;
+mod links;
 mod news;
 mod operator;
+mod outputs;
 mod snapshot;
+mod table;
+mod timers;
+mod topology;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tracing::info;
+use wire::message::{Message, MessageError, OverlayControl};
 use wire::{LinkId, PeerName};
 
-use crate::gossip::{Channels, GOSSIP_INTERVAL};
 use crate::keys::KeySource;
-use crate::link::{HEARTBEAT_INTERVAL, Link};
-use crate::maker::{Attempt, Ending, Maker};
-use crate::peers::{EncodedLately, MergedLately, PeerTable, SHORT_IDS};
-use crate::routes::{Edges, Routes, gossip_unicast};
+use crate::link::Received;
+use crate::maker::{Ending, Maker};
+use crate::peers::{PeerTable, SHORT_IDS};
 use crate::{MeshConfig, MeshOutput};
 use clones::Clones;
+use dials::Dials;
 use duplicates::Superseded;
-
-use news::Spread;
+use gossiping::{Gossip, GossipState, Malformed};
+use links::{Links, Progress};
+use outputs::Outputs;
+use table::LinkTable;
+use timers::{Duty, Timers};
+use topology::Topology;
 
 pub use gossiping::{GossipContent, UnicastError};
 pub use snapshot::MeshSnapshot;
-
-/// How long after a change of ours it is announced, so that several go together.
-const ANNOUNCE_DELAY: Duration = Duration::from_secs(1);
-/// How long after a topology update unreachable peers are looked for.
-const COLLECT_DELAY: Duration = Duration::from_secs(1);
-/// How long after a change the data plane's routes are recalculated.
-const ROUTES_DELAY: Duration = Duration::from_millis(100);
-/// How long the shell may take over a dial. Longer than the shell's own patience, whose error says
-/// more; this one is for a shell that never answers.
-const DIAL_DEADLINE: Duration = Duration::from_secs(40);
-/// Sends to one link queued behind each other are joined up to about this many bytes.
-const JOINED_BYTES: usize = 64 << 10;
 
 /// One peer's part of the mesh. Performs no I/O.
 ///
@@ -54,59 +60,14 @@ pub struct Mesh {
     config: MeshConfig,
     rng: StdRng,
     keys: KeySource,
-    peers: PeerTable,
-    merged_lately: MergedLately,
-    encoded_lately: EncodedLately,
-    maker: Maker,
-    /// Number of the next link we dial.
-    next_dial: u64,
-    /// TCP connections we asked the shell for.
-    dials: BTreeMap<LinkId, Dial>,
-    /// TCP connections that stand.
-    links: BTreeMap<LinkId, Link>,
-    /// The connections of our peer entry. Invariant: the same names as its adjacencies.
-    connections: BTreeMap<PeerName, LinkId>,
+    topology: Topology,
+    table: LinkTable,
+    dials: Dials,
     superseded: Superseded,
     /// Others with our name.
     clones: Clones,
-    channels: Channels,
-    routes: RouteTables,
-    timers: Timers,
-    /// News for those who understand deltas.
-    spread: Spread,
-    /// Peers whose entries go with the next announcement of ours.
-    announced: BTreeSet<PeerName>,
-    /// Before that no link has missed its deadline or needs a heartbeat: both move only later.
-    links_due: Option<Instant>,
-    /// Links something was queued for since outboxes were last looked at.
-    queued: BTreeSet<LinkId>,
-    /// Whether the connection maker must look again.
-    targets_stale: bool,
-    outputs: VecDeque<MeshOutput>,
-}
-
-/// A TCP connection the shell was asked for.
-struct Dial {
-    attempt: Attempt,
-    /// When we no longer wait for an answer.
-    deadline: Instant,
-}
-
-/// Routes of the data plane and of gossip.
-struct RouteTables {
-    established: Routes,
-    /// Over all connections of the present topology; dropped when it changes, calculated for use.
-    gossip_unicast: Option<BTreeMap<PeerName, PeerName>>,
-    /// Likewise.
-    gossip_broadcast: Option<Routes>,
-}
-
-/// What is to happen when; `None` means nothing is pending.
-struct Timers {
-    gossip: Instant,
-    announce: Option<Instant>,
-    collect: Option<Instant>,
-    routes: Option<Instant>,
+    gossip: GossipState,
+    outputs: Outputs,
 }
 
 impl Mesh {
@@ -124,270 +85,317 @@ impl Mesh {
         let keys = KeySource::seeded_by(&mut first);
         let mut rng = StdRng::from_rng(&mut first);
         let peers = PeerTable::new(config.name, &config.nickname, uid, short_id);
-        let routes = RouteTables {
-            established: Routes::calculate(&peers, Edges::EstablishedSymmetric),
-            gossip_unicast: None,
-            gossip_broadcast: None,
-        };
         Self {
-            maker: Maker::new(config.port, config.discovery),
+            dials: Dials::new(Maker::new(config.port, config.discovery)),
             config,
-            merged_lately: MergedLately::new(rng.random()),
-            encoded_lately: EncodedLately::default(),
+            topology: Topology::new(peers, &mut rng),
             rng,
             keys,
-            peers,
-            next_dial: 0,
-            dials: BTreeMap::new(),
-            links: BTreeMap::new(),
-            connections: BTreeMap::new(),
+            table: LinkTable::default(),
             superseded: Superseded::default(),
             clones: Clones::default(),
-            channels: Channels::default(),
-            routes,
-            timers: Timers {
-                gossip: now + GOSSIP_INTERVAL,
-                announce: None,
-                collect: None,
-                routes: None,
-            },
-            spread: Spread::default(),
-            announced: BTreeSet::new(),
-            links_due: None,
-            queued: BTreeSet::new(),
-            targets_stale: false,
-            outputs: VecDeque::new(),
+            gossip: GossipState::new(now),
+            outputs: Outputs::default(),
         }
     }
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<MeshOutput> {
-        self.outputs.pop_front()
+        self.outputs.pop()
     }
 
     /// When `handle_timeout` wants to be called next, and what for.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let timers = &self.timers;
-        let deferred = [
-            (Some(timers.gossip), "gossip"),
-            (timers.announce, "topology announcement"),
-            (timers.collect, "garbage collection"),
-            (timers.routes, "route calculation"),
-            (self.spread.due(), "topology news"),
-            (self.maker.next_due(), "dial"),
-            (
-                self.clones.due(self.connections.is_empty()),
-                "a clone that is gone",
-            ),
-        ];
-        let deferred = deferred
-            .into_iter()
-            .filter_map(|(at, what)| Some((at?, what)));
-        let links = self
-            .links_due
-            .map(|at| (at, "heartbeat or deadline of a link"));
-        let dials = self.dials.values();
-        let dials = dials.map(|dial| (dial.deadline, "dial deadline"));
-        deferred.chain(links).chain(dials).min_by_key(|(at, _)| *at)
+        self.timers().next()
     }
 
     /// Time passed.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.tend_links(now);
-        self.tend_dials(now);
-        self.tend_clones(now);
-        if self.timers.routes.is_some_and(|at| at <= now) {
-            self.calculate_routes();
+        for duty in Duty::ALL {
+            if self.timers().is_due(duty, now) {
+                self.perform(duty, now);
+            }
         }
-        if self.timers.collect.is_some_and(|at| at <= now) {
-            self.timers.collect = None;
-            self.collect_garbage(now);
-        }
-        if self.timers.announce.is_some_and(|at| at <= now) {
-            self.announce();
-        }
-        self.tend_news(now);
-        if self.timers.gossip <= now {
-            self.timers.gossip = now + GOSSIP_INTERVAL;
-            self.gossip_everything();
-        }
-        self.targets_stale |= self.maker.next_due().is_some_and(|at| at <= now);
         self.settle(now);
     }
 
-    /// Ends links that were silent too long, sends heartbeats.
-    fn tend_links(&mut self, now: Instant) {
-        if self.links_due.is_none_or(|at| at > now) {
+    /// The shell accepted a TCP connection and numbered it.
+    pub fn handle_link_accepted(
+        &mut self,
+        link: LinkId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Instant,
+    ) {
+        self.links().accept(link, local, remote, now);
+        self.settle(now);
+    }
+
+    /// A dial succeeded.
+    pub fn handle_link_connected(
+        &mut self,
+        link: LinkId,
+        local: SocketAddr,
+        _remote: SocketAddr,
+        now: Instant,
+    ) {
+        self.links().connected(link, local, now);
+        self.settle(now);
+    }
+
+    /// A dial failed; `error` is what the operator should read.
+    pub fn handle_dial_failed(&mut self, link: LinkId, error: &str, now: Instant) {
+        self.dials.fail(link, error, now, &mut self.rng);
+        self.settle(now);
+    }
+
+    /// Bytes arrived on a link, cut anywhere.
+    pub fn handle_link_bytes(&mut self, link: LinkId, bytes: &[u8], now: Instant) {
+        match self.links().push(link, bytes, now) {
+            Progress::Awaited => {}
+            Progress::Messages => self.receive_all(link, now),
+            Progress::Joined { is_news } => {
+                self.gossip().welcome(link, is_news);
+                self.topology.contest_short_id(now, &mut self.rng);
+                self.receive_all(link, now);
+            }
+            Progress::Parting => {
+                self.gossip().tell_of_itself(link);
+                self.receive_all(link, now);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// Everything queued on a link has been written.
+    pub fn handle_link_flushed(&mut self, link: LinkId, now: Instant) {
+        if self.table.flushed(link) {
+            self.settle(now);
+        }
+    }
+
+    /// A link ended: end of file (`EOF`) or an error.
+    pub fn handle_link_closed(&mut self, link: LinkId, error: &str, now: Instant) {
+        self.links().closed(link, error, now);
+        self.settle(now);
+    }
+
+    /// The overlay says the path of a connection works.
+    pub fn connection_established(&mut self, link: LinkId, now: Instant) {
+        self.links().established(link, now);
+        self.settle(now);
+    }
+
+    /// The overlay, or the owner of a gossip channel, gives a connection up: its link is closed.
+    pub fn connection_failed(&mut self, link: LinkId, error: &str, now: Instant) {
+        self.links().end(link, error, Ending::Ordinary, now);
+        self.settle(now);
+    }
+
+    /// How log lines name a link: `->[10.0.0.1:6783|02:00:00:00:0a:01(alpha)]`. Empty for a link
+    /// that ended.
+    pub fn log_label(&self, link: LinkId) -> String {
+        self.table.label(link)
+    }
+
+    /// Sends a control message of a connection's overlay.
+    pub fn send_overlay_control(&mut self, link: LinkId, control: OverlayControl) {
+        let Some(introduced) = self.table.find_introduced(link) else {
             return;
+        };
+        assert_eq!(
+            control.index.is_some(),
+            introduced.uses_control_index,
+            "compatibility mode knows no index"
+        );
+        let message = Message::Overlay(control);
+        self.table.send_message(link, &message, &mut self.outputs);
+    }
+
+    /// Declares that we own a gossip channel: its messages come out as `Gossip`, its state is asked
+    /// for by `ChannelStateWanted`. Panics if it is taken, as `topology` is.
+    pub fn register_channel(&mut self, channel: &str) {
+        self.gossip.channels.register(channel);
+    }
+
+    /// Answers `ChannelStateWanted`; `None` if there is nothing to say yet.
+    pub fn provide_channel_state(&mut self, channel: &str, state: Option<Vec<u8>>, now: Instant) {
+        self.gossip().provide_state(channel, state.as_deref());
+        self.settle(now);
+    }
+
+    /// Sends a payload to one other peer.
+    ///
+    /// # Errors
+    ///
+    /// When the mesh has no way to it (spec/mesh.md 7.3).
+    pub fn gossip_unicast(
+        &mut self,
+        channel: &str,
+        destination: PeerName,
+        payload: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), UnicastError> {
+        let sent = self.gossip().unicast(channel, destination, payload);
+        self.settle(now);
+        sent
+    }
+
+    /// Sends to everybody along the broadcast tree of `origin`: ourselves to originate, the origin
+    /// received to pass on.
+    pub fn gossip_broadcast(
+        &mut self,
+        channel: &str,
+        origin: PeerName,
+        content: GossipContent,
+        now: Instant,
+    ) {
+        let item = content.into();
+        self.gossip()
+            .queue_broadcast(&channel.into(), origin, &item);
+        self.settle(now);
+    }
+
+    /// Sends to a random choice of neighbours (spec/mesh.md 7.5), in our own name. `except` is the
+    /// neighbour the news came from.
+    pub fn gossip_neighbour_subset(
+        &mut self,
+        channel: &str,
+        except: Option<PeerName>,
+        content: GossipContent,
+        now: Instant,
+    ) {
+        let item = content.into();
+        self.gossip().queue_subset(&channel.into(), except, &item);
+        self.settle(now);
+    }
+
+    fn links(&mut self) -> Links<'_> {
+        Links {
+            config: &self.config,
+            topology: &mut self.topology,
+            table: &mut self.table,
+            dials: &mut self.dials,
+            clones: &mut self.clones,
+            superseded: &mut self.superseded,
+            keys: &mut self.keys,
+            rng: &mut self.rng,
+            outputs: &mut self.outputs,
         }
-        let overdue = self.links.iter().filter(|(_, link)| link.deadline <= now);
-        let overdue: Vec<LinkId> = overdue.map(|(id, _)| *id).collect();
-        for id in overdue {
-            let link = self
-                .links
-                .get(&id)
-                .expect("ending one link leaves the others");
-            let (error, ending) = match &link.farewell {
-                Some(farewell) => (farewell.error.clone(), farewell.ending),
-                None => (link.end_text(&link.timeout_text()), Ending::Ordinary),
+    }
+
+    fn gossip(&mut self) -> Gossip<'_> {
+        Gossip {
+            us: self.config.name,
+            state: &mut self.gossip,
+            topology: &mut self.topology,
+            links: &mut self.table,
+            rng: &mut self.rng,
+            outputs: &mut self.outputs,
+        }
+    }
+
+    fn timers(&self) -> Timers<'_> {
+        Timers {
+            links: &self.table,
+            dials: &self.dials,
+            clones: &self.clones,
+            topology: &self.topology,
+            gossip: &self.gossip,
+        }
+    }
+
+    /// Does what is due.
+    fn perform(&mut self, duty: Duty, now: Instant) {
+        let (rng, outputs) = (&mut self.rng, &mut self.outputs);
+        match duty {
+            Duty::Links => self.links().tend(now),
+            Duty::Dials => self.dials.give_up(now, rng, outputs),
+            Duty::Clone => self.clones.forget(self.config.name),
+            Duty::Routes => self.calculate_routes(),
+            Duty::Collection => self.topology.collect_as_due(now, rng, outputs),
+            Duty::Announcement => self.gossip().announce(),
+            Duty::News => self.gossip().tend_news(now),
+            Duty::Gossip => self.gossip().spread_everything(now),
+            Duty::Targets => self.dials.look_again(),
+        }
+    }
+
+    fn calculate_routes(&mut self) {
+        self.topology.calculate_routes(&mut self.outputs);
+        // Whoever is new in the topology may be worth a connection.
+        self.dials.look_again();
+    }
+
+    /// Takes every message that is complete from a link.
+    fn receive_all(&mut self, id: LinkId, now: Instant) {
+        while let Some(link) = self.table.get_mut(id) {
+            let error = match link.next_message(now) {
+                Ok(Some(received)) => match self.receive(id, received, now) {
+                    Ok(()) => continue,
+                    Err(malformed) => malformed.to_string(),
+                },
+                Ok(None) => return,
+                Err(error) => error.to_string(),
             };
-            self.end_link(id, &error, ending, now);
+            self.links().end(id, &error, Ending::Ordinary, now);
         }
-        let mut due = Vec::new();
-        for (id, link) in &mut self.links {
-            if let Some(introduced) = link.introduced_mut()
-                && introduced.heartbeat_at <= now
-            {
-                introduced.heartbeat_at = now + HEARTBEAT_INTERVAL;
-                due.push(*id);
+    }
+
+    /// A message arrived.
+    fn receive(&mut self, id: LinkId, received: Received, now: Instant) -> Result<(), Malformed> {
+        let Received { message, raw } = received;
+        if let Some(remote) = self.table.parting(id) {
+            return match message {
+                Ok(message) => self.gossip().receive_last(id, remote, message, now),
+                Err(_) => Ok(()),
+            };
+        }
+        match message {
+            Ok(Message::Heartbeat) => {}
+            Ok(Message::Overlay(control)) => {
+                self.table.receive_control(id, control, &mut self.outputs);
             }
-        }
-        for id in due {
-            self.send_message(id, &wire::message::Message::Heartbeat);
-        }
-        self.links_due = self.links.values().map(Link::due).min();
-    }
-
-    /// Gives up dials the shell never answered.
-    fn tend_dials(&mut self, now: Instant) {
-        let overdue = self.dials.iter().filter(|(_, dial)| dial.deadline <= now);
-        let overdue: Vec<LinkId> = overdue.map(|(id, _)| *id).collect();
-        for id in overdue {
-            let dial = self.dials.get(&id).expect("was just listed");
-            let error = format!("dial tcp {}: i/o timeout", dial.attempt.address);
-            self.fail_dial(id, &error, now);
-            self.outputs.push_back(MeshOutput::Close { link: id });
-        }
-    }
-
-    /// What follows every input: dial, tell about short ids, send what waits.
-    fn settle(&mut self, now: Instant) {
-        self.judge_rivals(now);
-        if std::mem::take(&mut self.targets_stale) {
-            self.dial_targets(now);
-        }
-        if self.peers.short_ids().take_changed() {
-            self.outputs.push_back(MeshOutput::ShortIdsChanged);
-        }
-        for id in std::mem::take(&mut self.queued) {
-            self.drain_outbox(id);
-        }
-    }
-
-    fn dial_targets(&mut self, now: Instant) {
-        for attempt in self.maker.choose(&self.peers, now) {
-            let conn = format!("->[{}]", attempt.address);
-            info!(%conn, "attempting connection");
-            if let Err(error) = self.check_limit() {
-                info!(%conn, %error, "error during connection attempt");
-                self.maker
-                    .attempt_failed(attempt.address, &error, now, &mut self.rng);
-                continue;
+            Ok(Message::GossipNeighbour {
+                channel, payload, ..
+            }) => self.gossip().receive_neighbour(id, channel, payload, now)?,
+            Ok(Message::GossipUnicast {
+                channel,
+                source,
+                destination,
+                payload,
+            }) => {
+                let raw = raw.expect("kept for unicasts");
+                let ends = (source, destination);
+                self.gossip()
+                    .receive_unicast(id, ends, channel, payload, &raw);
             }
-            let link = LinkId::outbound(self.next_dial);
-            self.next_dial += 1;
-            let deadline = now + DIAL_DEADLINE;
-            self.dials.insert(link, Dial { attempt, deadline });
-            self.outputs.push_back(MeshOutput::Dial {
-                link,
-                remote: attempt.address,
-            });
-        }
-    }
-
-    /// Whether our peer entry has room for one more connection; the error text if not.
-    fn check_limit(&self) -> Result<(), String> {
-        let limit = self.config.conn_limit;
-        if limit != 0 && self.connections.len() >= limit {
-            return Err(format!("Connection limit reached ({limit})"));
+            Ok(Message::GossipBroadcast {
+                channel,
+                source,
+                payload,
+            }) => self
+                .gossip()
+                .receive_broadcast(id, channel, source, payload, now)?,
+            Ok(Message::Unknown(tag)) => {
+                let text = format!("ignoring unknown protocol tag: {tag}");
+                self.table.log_oddity(id, &text);
+            }
+            Err(MessageError::Blank) => self.table.log_oddity(id, "ignoring blank msg"),
+            Err(MessageError::Envelope(error)) => return Err(error.into()),
         }
         Ok(())
     }
 
-    /// Gives bytes for a link to the shell.
-    fn send(&mut self, link: LinkId, bytes: Vec<u8>) {
-        if bytes.is_empty() {
-            return;
+    /// What follows every input: dial, tell about short ids, send what waits.
+    fn settle(&mut self, now: Instant) {
+        self.links().judge_rivals(now);
+        if self.dials.take_stale() {
+            self.links().dial(now);
         }
-        let Some(state) = self.links.get_mut(&link) else {
-            return;
-        };
-        state.unflushed_bytes += bytes.len();
-        if let Some(MeshOutput::Send {
-            link: last,
-            bytes: queued,
-        }) = self.outputs.back_mut()
-            && *last == link
-            && queued.len() < JOINED_BYTES
-        {
-            queued.extend(bytes);
-        } else {
-            self.outputs.push_back(MeshOutput::Send { link, bytes });
+        if self.topology.peers.short_ids().take_changed() {
+            self.outputs.push(MeshOutput::ShortIdsChanged);
         }
+        self.gossip().send_waiting();
     }
-
-    /// Something that routes are made of changed.
-    fn request_routes(&mut self, now: Instant) {
-        self.routes.gossip_unicast = None;
-        self.routes.gossip_broadcast = None;
-        self.timers.routes.get_or_insert(now + ROUTES_DELAY);
-    }
-
-    fn calculate_routes(&mut self) {
-        self.timers.routes = None;
-        self.routes.established.recalculate(&self.peers);
-        self.outputs.push_back(MeshOutput::RoutesChanged);
-        // Whoever is new in the topology may be worth a connection.
-        self.targets_stale = true;
-    }
-
-    /// The next hops gossip takes, over the topology as it is. The original waits for its pending
-    /// calculation instead.
-    fn gossip_unicast_routes(&mut self) -> &BTreeMap<PeerName, PeerName> {
-        let peers = &self.peers;
-        self.routes
-            .gossip_unicast
-            .get_or_insert_with(|| gossip_unicast(peers))
-    }
-
-    /// The broadcast trees gossip takes, likewise.
-    fn gossip_broadcast_routes(&mut self) -> &Routes {
-        let peers = &self.peers;
-        let routes = &mut self.routes.gossip_broadcast;
-        routes.get_or_insert_with(|| Routes::calculate(peers, Edges::All))
-    }
-
-    /// Our own entry changed: tell others soon.
-    fn schedule_announcement(&mut self, now: Instant) {
-        self.timers.announce.get_or_insert(now + ANNOUNCE_DELAY);
-    }
-
-    fn contest_short_id(&mut self, now: Instant) {
-        if self.peers.contest_short_id(&mut self.rng) {
-            self.schedule_announcement(now);
-        }
-    }
-
-    fn collect_garbage(&mut self, now: Instant) {
-        let removed = self.peers.collect_garbage();
-        if removed.is_empty() {
-            return;
-        }
-        self.merged_lately.clear();
-        for (_, label) in &removed {
-            info!("Removed unreachable peer {label}");
-        }
-        let names = removed.into_iter().map(|(name, _)| name).collect();
-        self.outputs.push_back(MeshOutput::PeersRemoved(names));
-        self.contest_short_id(now);
-        self.request_routes(now);
-    }
-}
-
-/// An address with IPv4-mapped IPv6 undone, at the edge where addresses come in.
-fn canonical_pair(local: SocketAddr, remote: SocketAddr) -> (SocketAddr, SocketAddr) {
-    (
-        crate::peers::canonical(local),
-        crate::peers::canonical(remote),
-    )
 }

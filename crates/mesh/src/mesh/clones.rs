@@ -8,17 +8,12 @@
 //! Neighbours of both help: a link that is refused because its peer is connected already, as another
 //! incarnation, is told who that is before it ends, so that both hear of each other.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info};
-use wire::{LinkId, PeerName};
+use wire::PeerName;
 
-use super::Mesh;
-use crate::gossip::TOPOLOGY;
-use crate::link::outbox::Topic;
-use crate::link::{Farewell, Link};
-use crate::peers::{Rival, peer_label};
+use crate::peers::Rival;
 
 /// How often an entry must have outgrown ours before we believe that somebody is behind it.
 const GROWTHS: u32 = 3;
@@ -34,11 +29,6 @@ const GONE_AFTER: Duration = Duration::from_secs(150);
 const GONE_AFTER_ALONE: Duration = Duration::from_secs(900);
 /// How long we go on dialling as usual after we learned of a clone, so that it learns of us.
 const INTRODUCTION: Duration = Duration::from_secs(60);
-/// How long a link that is refused stays to read what it is told: longer than its other end waits
-/// before it announces what became of it.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// Most links that are being told.
-pub(super) const FAREWELLS_MAX: usize = 16;
 
 /// What is known about others with our name.
 #[derive(Debug, Default)]
@@ -65,8 +55,41 @@ struct Suspect {
 }
 
 impl Clones {
+    /// While another live machine has our name: a sentence that says so and who it is.
+    pub(super) fn text(&self) -> Option<&str> {
+        self.found.as_ref().map(|found| found.text.as_str())
+    }
+
+    /// Whether both have had the time to hear of each other, so that displacing each other at peers
+    /// between them is of no more use.
+    pub(super) fn knows_well(&self, now: Instant) -> bool {
+        let found = self.found.as_ref();
+        found.is_some_and(|found| now.saturating_duration_since(found.since) > INTRODUCTION)
+    }
+
+    /// There is a sign of somebody else with our name. Whether it is the first.
+    pub(super) fn find(&mut self, name: PeerName, whom: &str, now: Instant) -> bool {
+        let earlier = self.found.as_ref().map(|found| found.since);
+        if earlier.is_none() {
+            error!(%name, whom, "another machine has our peer name");
+        }
+        let text = format!("another machine has our peer name {name}: {whom}");
+        self.found = Some(Found {
+            text,
+            since: earlier.unwrap_or(now),
+            seen_at: now,
+        });
+        earlier.is_none()
+    }
+
+    /// There was no sign of anybody for long.
+    pub(super) fn forget(&mut self, name: PeerName) {
+        info!(%name, "nobody else has our peer name any more");
+        *self = Self::default();
+    }
+
     /// Somebody outgrew our entry. Whether that was once too often.
-    fn hear(&mut self, rival: Rival, now: Instant) -> bool {
+    pub(super) fn hear(&mut self, rival: Rival, now: Instant) -> bool {
         let fresh = Suspect {
             rival,
             growths: 1,
@@ -102,108 +125,6 @@ impl Clones {
             GONE_AFTER
         };
         self.found.as_ref().map(|found| found.seen_at + wait)
-    }
-}
-
-impl Mesh {
-    /// While another live machine has our name: a sentence that says so and who it is.
-    pub fn clone_text(&self) -> Option<&str> {
-        self.clones.found.as_ref().map(|found| found.text.as_str())
-    }
-
-    /// Whether both have had the time to hear of each other, so that displacing each other at peers
-    /// between them is of no more use.
-    pub(super) fn knows_clone_well(&self, now: Instant) -> bool {
-        let found = self.clones.found.as_ref();
-        found.is_some_and(|found| now.saturating_duration_since(found.since) > INTRODUCTION)
-    }
-
-    /// A link introduced itself with our name, and it is not us.
-    pub(super) fn meet_clone(&mut self, id: LinkId, now: Instant) {
-        let Some(link) = self.links.get(&id) else {
-            return;
-        };
-        let nickname = &self.introduced(id).features.nickname;
-        let whom = peer_label(self.config.name, nickname);
-        self.find_clone(&format!("{whom} at {}", link.remote.ip()), now);
-    }
-
-    /// Looks at what the topology said about our name since last time.
-    pub(super) fn judge_rivals(&mut self, now: Instant) {
-        if let Some(rival) = self.peers.take_rival()
-            && self.clones.hear(rival, now)
-        {
-            self.find_clone(&format!("process {:016x}", rival.uid), now);
-        }
-    }
-
-    fn find_clone(&mut self, whom: &str, now: Instant) {
-        let name = self.config.name;
-        if self.clones.found.is_none() {
-            error!(%name, whom, "another machine has our peer name");
-            // Those who cannot tell us apart shall hear what we are.
-            self.schedule_announcement(now);
-        }
-        let text = format!("another machine has our peer name {name}: {whom}");
-        let earlier = self.clones.found.as_ref();
-        self.clones.found = Some(Found {
-            text,
-            since: earlier.map_or(now, |found| found.since),
-            seen_at: now,
-        });
-    }
-
-    /// Forgets a clone of which there was no sign for long.
-    pub(super) fn tend_clones(&mut self, now: Instant) {
-        let is_alone = self.connections.is_empty();
-        if self.clones.due(is_alone).is_some_and(|at| at <= now) {
-            let name = self.config.name;
-            info!(%name, "nobody else has our peer name any more");
-            self.clones = Clones::default();
-        }
-    }
-
-    /// Ends a link a little later, so that the other end reads why: our entry of its name, which
-    /// another incarnation of it told.
-    pub(super) fn part_from(&mut self, id: LinkId, farewell: Farewell, now: Instant) {
-        let is_leaving = |link: &&Link| link.farewell.is_some();
-        if self.links.values().filter(is_leaving).count() >= FAREWELLS_MAX {
-            return self.end_link(id, &farewell.error, farewell.ending, now);
-        }
-        let name = self.introduced(id).remote();
-        if name != self.config.name {
-            let topic = Topic::Neighbour(TOPOLOGY.into());
-            self.send_topology(id, &topic, &BTreeSet::from([name]));
-        }
-        let link = self.links.get_mut(&id);
-        let link = link.expect("sending ends no link");
-        link.farewell = Some(farewell);
-        link.deadline = now + FAREWELL;
-        self.links_due = self.links_due.into_iter().chain([link.due()]).min();
-    }
-
-    /// Whoever is connected to us by the name of a link that is parting hears what came by that link;
-    /// usually nobody is told his own news.
-    pub(super) fn tell_survivor(&mut self, parting: LinkId) {
-        let Some(name) = self.is_parting(parting) else {
-            return;
-        };
-        let uid = self.introduced(parting).features.uid;
-        let is_news = self.peers.get(name).is_some_and(|entry| entry.uid == uid);
-        if let Some(survivor) = self.connections.get(&name).copied()
-            && is_news
-        {
-            let topic = Topic::Neighbour(TOPOLOGY.into());
-            self.send_topology(survivor, &topic, &BTreeSet::from([name]));
-        }
-    }
-
-    /// Whether a link is refused already; only what it says about the topology still counts, and
-    /// nothing if it has our name.
-    pub(super) fn is_parting(&self, id: LinkId) -> Option<PeerName> {
-        let link = self.links.get(&id)?;
-        link.farewell.as_ref()?;
-        link.introduced().map(|introduced| introduced.remote())
     }
 }
 

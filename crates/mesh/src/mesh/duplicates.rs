@@ -7,10 +7,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use wire::{LinkId, PeerName};
+use wire::PeerName;
 
-use super::Mesh;
-use crate::link::HEARTBEAT_INTERVAL;
+use crate::link::{HEARTBEAT_INTERVAL, Introduced, Link};
 
 /// A live link is never silent for longer: everybody sends a heartbeat whatever else is sent.
 const SILENCE_MAX: Duration = HEARTBEAT_INTERVAL.saturating_add(Duration::from_secs(5));
@@ -47,21 +46,12 @@ impl Superseded {
         self.latest_first.contains(&(name, uid))
     }
 
-    /// How many are remembered.
-    pub(super) fn len(&self) -> usize {
-        self.latest_first.len()
-    }
-}
-
-impl Mesh {
     /// Judges two introduced links to the same name, `old` being our connection to it.
-    pub(super) fn judge_duplicate(&mut self, old: LinkId, new: LinkId, now: Instant) -> Survivor {
-        let silence = self.links.get(&old).map(|link| link.silence(now));
-        let (old, new) = (self.introduced(old), self.introduced(new));
-        let name = new.remote();
-        let (old_uid, new_uid) = (old.features.uid, new.features.uid);
-        let is_restarted = old_uid != new_uid && !self.superseded.has(name, new_uid);
-        let is_silent = silence.is_some_and(|silence| silence > SILENCE_MAX);
+    pub(super) fn judge(&mut self, old: &Link, new: &Introduced, now: Instant) -> Survivor {
+        let is_silent = old.silence(now) > SILENCE_MAX;
+        let old = old.introduced().expect("our connections are introduced");
+        let (name, old_uid, new_uid) = (new.remote(), old.features.uid, new.features.uid);
+        let is_restarted = old_uid != new_uid && !self.has(name, new_uid);
         let survivor = match new.uid.cmp(&old.uid) {
             _ if is_restarted || is_silent => Survivor::New,
             std::cmp::Ordering::Less => Survivor::New,
@@ -69,8 +59,13 @@ impl Mesh {
             std::cmp::Ordering::Greater => Survivor::Old,
         };
         if survivor == Survivor::New && old_uid != new_uid {
-            self.superseded.note(name, old_uid);
+            self.note(name, old_uid);
         }
         survivor
+    }
+
+    /// How many are remembered.
+    pub(super) fn len(&self) -> usize {
+        self.latest_first.len()
     }
 }

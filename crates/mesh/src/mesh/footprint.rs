@@ -2,14 +2,13 @@
 //! beyond.
 
 use super::Mesh;
-use super::clones::FAREWELLS_MAX;
-use super::connections::INBOUND_HANDSHAKES_MAX;
 use super::duplicates::SUPERSEDED_MAX;
+use super::links::{FAREWELLS_MAX, INBOUND_HANDSHAKES_MAX};
 use crate::gossip::{
     ALL_REMEMBERED_BYTES_MAX, REMEMBERED_BYTES_MAX, REMEMBERED_MAX, SURROGATES_MAX,
 };
+use crate::link::CONGESTED_BYTES;
 use crate::link::outbox::{BYTES_MAX, ITEMS_MAX};
-use crate::link::{CONGESTED_BYTES, Phase};
 use crate::maker::{ATTEMPTS_MAX, DISCOVERED_MAX};
 use crate::peers::{ADJACENCIES_MAX, PEERS_MAX};
 use crate::status::Footprint;
@@ -22,42 +21,24 @@ const READ_BYTES_MAX: usize = 256 << 10;
 impl Mesh {
     /// Counts what is kept.
     pub fn footprint(&self) -> Footprint {
+        let peers = &self.topology.peers;
         let mut footprint = Footprint {
-            links: self.links.len(),
-            connections: self.connections.len(),
             dials: self.dials.len(),
-            discovered_targets: self.maker.discovered_count(),
-            peers: self.peers.names().count(),
-            adjacencies: self.peers.adjacency_count(),
-            doubts: self.peers.doubt_count(),
+            discovered_targets: self.dials.maker.discovered_count(),
+            peers: peers.len(),
+            adjacencies: peers.adjacency_count(),
+            doubts: peers.doubt_count(),
             superseded: self.superseded.len(),
             outputs: self.outputs.len(),
             ..Footprint::default()
         };
-        let channels = self.channels.footprint();
+        let channels = self.gossip.channels.footprint();
         (
             footprint.surrogates,
             footprint.remembered_payloads,
             footprint.remembered_bytes,
         ) = channels;
-        for (id, link) in &self.links {
-            match &link.phase {
-                Phase::Handshake(handshake) => {
-                    footprint.inbound_handshakes += usize::from(!id.is_outbound());
-                    footprint.outbound_handshakes += usize::from(id.is_outbound());
-                    let bytes = &mut footprint.handshake_bytes_max;
-                    *bytes = handshake.buffered_bytes().max(*bytes);
-                }
-                Phase::Introduced(introduced) => {
-                    let bytes = &mut footprint.receive_bytes_max;
-                    *bytes = introduced.session.buffered_bytes().max(*bytes);
-                }
-            }
-            let (items, bytes) = link.outbox.footprint();
-            footprint.outbox_items_max = items.max(footprint.outbox_items_max);
-            footprint.outbox_bytes_max = bytes.max(footprint.outbox_bytes_max);
-            footprint.unflushed_bytes_max = link.unflushed_bytes.max(footprint.unflushed_bytes_max);
-        }
+        self.table.count(&mut footprint);
         footprint
     }
 

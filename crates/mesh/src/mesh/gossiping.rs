@@ -1,24 +1,79 @@
-//! Messages of links: what they bring, and what we spread (spec/mesh.md 4.4 and 7).
+//! Gossip: what messages bring, what we spread, and to whom (spec/mesh.md 4.4 and 7).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::{debug, info, warn};
-use wire::message::{Delivery, Message, MessageError, OverlayControl};
+use rand::rngs::StdRng;
+use tracing::{debug, info};
+use wire::delta::DeltaError;
+use wire::gob::GobError;
+use wire::message::{Delivery, Message};
 use wire::{LinkId, PeerName};
 
-use super::news::NEWS;
-use super::{COLLECT_DELAY, Mesh};
+use super::news::{NEWS, Spread};
+use super::outputs::Outputs;
+use super::table::LinkTable;
+use super::topology::Topology;
 use crate::MeshOutput;
-use crate::gossip::TOPOLOGY;
+use crate::gossip::{Channels, GOSSIP_INTERVAL, TOPOLOGY, choose_neighbours};
+use crate::link::CONGESTED_BYTES;
 use crate::link::outbox::{Item, Topic};
-use crate::link::{CONGESTED_BYTES, Received};
-use crate::maker::Ending;
-use crate::peers::{Changes, Merged, Novelty, Teller};
+use crate::peers::{Changes, EncodedLately, Merged, Novelty, Teller};
 
-/// How the names of channels begin that only those hear who announced themselves as Wefts.
-const WEFT_CHANNELS: &str = "weft-";
+/// What gossip keeps from one input to the next.
+pub(super) struct GossipState {
+    pub(super) channels: Channels,
+    encoded_lately: EncodedLately,
+    /// News for those who understand deltas.
+    pub(super) spread: Spread,
+    /// When every channel's complete state goes to some neighbours.
+    next_round: Instant,
+}
+
+impl GossipState {
+    /// Gossip that has nothing to say yet.
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            channels: Channels::default(),
+            encoded_lately: EncodedLately::default(),
+            spread: Spread::default(),
+            next_round: now + GOSSIP_INTERVAL,
+        }
+    }
+
+    /// When complete state is gossiped next.
+    pub(super) fn round_due(&self) -> Instant {
+        self.next_round
+    }
+
+    /// When topology news are passed on or compared next.
+    pub(super) fn news_due(&self) -> Option<Instant> {
+        self.spread.due()
+    }
+}
+
+/// Gossip at work: sees the topology, and links as far as it sends on them. It neither makes nor ends
+/// one.
+pub(super) struct Gossip<'a> {
+    pub(super) us: PeerName,
+    pub(super) state: &'a mut GossipState,
+    pub(super) topology: &'a mut Topology,
+    pub(super) links: &'a mut LinkTable,
+    pub(super) rng: &'a mut StdRng,
+    pub(super) outputs: &'a mut Outputs,
+}
+
+/// What came by a link is malformed: it has to end.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Malformed {
+    /// A gossip envelope or a topology payload.
+    #[error(transparent)]
+    Gob(#[from] GobError),
+    /// Topology news.
+    #[error(transparent)]
+    News(#[from] DeltaError),
+}
 
 /// What to gossip on a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,198 +107,110 @@ impl From<GossipContent> for Item {
     }
 }
 
-impl Mesh {
-    /// Sends a control message of a connection's overlay.
-    pub fn send_overlay_control(&mut self, link: LinkId, control: OverlayControl) {
-        let Some(introduced) = self.links.get(&link).and_then(|link| link.introduced()) else {
-            return;
-        };
-        let uses_index = introduced.uses_control_index;
-        assert_eq!(
-            control.index.is_some(),
-            uses_index,
-            "compatibility mode knows no index"
-        );
-        self.send_message(link, &Message::Overlay(control));
-    }
-
-    /// Declares that we own a gossip channel: its messages come out as `Gossip`, its state is asked
-    /// for by `ChannelStateWanted`. Panics if it is taken, as `topology` is.
-    pub fn register_channel(&mut self, channel: &str) {
-        self.channels.register(channel);
-    }
-
-    /// Answers `ChannelStateWanted`; `None` if there is nothing to say yet.
-    pub fn provide_channel_state(&mut self, channel: &str, state: Option<Vec<u8>>, now: Instant) {
-        let wanted = self.channels.take_wanted(channel);
+impl Gossip<'_> {
+    /// The state of a channel, from its owner, for everybody who is to get it.
+    pub(super) fn provide_state(&mut self, channel: &str, state: Option<&[u8]>) {
+        let wanted = self.state.channels.take_wanted(channel);
         if let Some(state) = state {
             for (link, topic) in wanted {
-                self.send_gossip(link, &topic, &state);
+                self.send_gossip(link, &topic, state);
             }
         }
-        self.settle(now);
     }
 
     /// Sends a payload to one other peer.
-    ///
-    /// # Errors
-    ///
-    /// When the mesh has no way to it (spec/mesh.md 7.3).
-    pub fn gossip_unicast(
+    pub(super) fn unicast(
         &mut self,
         channel: &str,
         destination: PeerName,
         payload: Vec<u8>,
-        now: Instant,
     ) -> Result<(), UnicastError> {
-        let channel_name = channel;
-        let (channel, source) = (channel.to_owned(), self.config.name);
         let message = Message::GossipUnicast {
-            channel,
-            source,
+            channel: channel.to_owned(),
+            source: self.us,
             destination,
             payload,
         };
-        let sent = self.relay_unicast(channel_name, destination, &message.encode());
-        self.settle(now);
-        sent
+        self.relay_unicast(channel, destination, &message.encode())
     }
 
-    /// Sends to everybody along the broadcast tree of `origin`: ourselves to originate, the origin
-    /// received to pass on.
-    pub fn gossip_broadcast(
-        &mut self,
-        channel: &str,
-        origin: PeerName,
-        content: GossipContent,
-        now: Instant,
-    ) {
-        self.queue_broadcast(&channel.into(), origin, &content.into());
-        self.settle(now);
-    }
-
-    /// Sends to a random choice of neighbours (spec/mesh.md 7.5), in our own name. `except` is the
-    /// neighbour the news came from.
-    pub fn gossip_neighbour_subset(
-        &mut self,
-        channel: &str,
-        except: Option<PeerName>,
-        content: GossipContent,
-        now: Instant,
-    ) {
-        self.queue_subset(&channel.into(), except, &content.into());
-        self.settle(now);
-    }
-
-    /// A message arrived.
-    pub(super) fn receive(&mut self, id: LinkId, received: Received, now: Instant) {
-        let Received { message, raw } = received;
-        if let Some(remote) = self.is_parting(id) {
-            if let Ok(Message::GossipNeighbour {
-                channel, payload, ..
-            }) = message
-                && remote != self.config.name
-                && (channel == TOPOLOGY || channel == NEWS)
-            {
-                self.receive_gossip(id, channel, payload, now);
-                self.tell_survivor(id);
-            }
-            return;
-        }
-        match message {
-            Ok(Message::Heartbeat) => {}
-            Ok(Message::Overlay(control)) => self.receive_control(id, control),
-            Ok(Message::GossipNeighbour {
-                channel, payload, ..
-            }) => {
-                self.receive_gossip(id, channel, payload, now);
-            }
-            Ok(Message::GossipUnicast {
-                channel,
-                source,
-                destination,
-                payload,
-            }) => {
-                if destination == self.config.name {
-                    self.receive_unicast(id, channel, source, payload);
-                } else if let Err(error) =
-                    self.relay_unicast(&channel, destination, &raw.expect("kept for unicasts"))
-                {
-                    info!(%error, channel, "cannot relay unicast");
+    /// A link became a connection. Both ends tell everything if it may be news.
+    pub(super) fn welcome(&mut self, id: LinkId, is_news: bool) {
+        let understands_news = self.links.understands_news(id);
+        if is_news {
+            for channel in self.all_channels() {
+                if &*channel != TOPOLOGY || !understands_news {
+                    self.queue(id, Topic::Neighbour(channel), Item::State);
                 }
             }
-            Ok(Message::GossipBroadcast {
-                channel,
-                source,
-                payload,
-            }) => {
-                self.receive_broadcast(id, channel, source, payload, now);
-            }
-            Ok(Message::Unknown(tag)) => {
-                self.log_oddity(id, &format!("ignoring unknown protocol tag: {tag}"));
-            }
-            Err(MessageError::Blank) => self.log_oddity(id, "ignoring blank msg"),
-            Err(MessageError::Envelope(error)) => {
-                self.end_link(id, &error.to_string(), Ending::Ordinary, now);
-            }
+        }
+        if understands_news {
+            self.greet(id, is_news);
         }
     }
 
-    /// Logs the first odd message of a link for the operator, later ones for whoever looks closely.
-    fn log_oddity(&mut self, id: LinkId, text: &str) {
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
+    /// Tells the other end of a link that is refused what we know of its name, which another
+    /// incarnation told. Nothing if that name is ours.
+    pub(super) fn tell_of_itself(&mut self, id: LinkId) {
+        let name = self.links.introduced(id).remote();
+        if name != self.us {
+            let topic = Topic::Neighbour(TOPOLOGY.into());
+            self.send_topology(id, &topic, &BTreeSet::from([name]));
+        }
+    }
+
+    /// Tag 4, from a link that is parting. Whoever is connected to us by the name of its other end
+    /// hears what came; usually nobody is told his own news.
+    pub(super) fn receive_last(
+        &mut self,
+        id: LinkId,
+        name: PeerName,
+        message: Message,
+        now: Instant,
+    ) -> Result<(), Malformed> {
+        let Message::GossipNeighbour {
+            channel, payload, ..
+        } = message
+        else {
+            return Ok(());
         };
-        let conn = link.label();
-        if std::mem::replace(&mut link.logged_oddity, true) {
-            debug!(%conn, "{text}");
-        } else {
-            info!(%conn, "{text}");
+        if name == self.us || channel != TOPOLOGY && channel != NEWS {
+            return Ok(());
         }
-    }
-
-    fn receive_control(&mut self, id: LinkId, control: OverlayControl) {
-        let introduced = self.links.get(&id).and_then(|link| link.introduced());
-        if introduced.is_some_and(|i| i.uses_control_index == control.index.is_some()) {
-            self.outputs
-                .push_back(MeshOutput::OverlayControl { link: id, control });
-        } else {
-            let tag = control.index.map_or(control.tag, |_| 7);
-            self.log_oddity(id, &format!("ignoring unknown protocol tag: {tag}"));
+        self.receive_neighbour(id, channel, payload, now)?;
+        let uid = self.links.introduced(id).features.uid;
+        let entry = self.topology.peers.get(name);
+        if let Some(survivor) = self.links.connection_to(name)
+            && entry.is_some_and(|entry| entry.uid == uid)
+        {
+            let topic = Topic::Neighbour(TOPOLOGY.into());
+            self.send_topology(survivor, &topic, &BTreeSet::from([name]));
         }
+        Ok(())
     }
 
     /// Tag 4.
-    fn receive_gossip(&mut self, id: LinkId, channel: String, payload: Vec<u8>, now: Instant) {
-        let Some(neighbour) = self.remote_of(id) else {
-            return;
+    pub(super) fn receive_neighbour(
+        &mut self,
+        id: LinkId,
+        channel: String,
+        payload: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), Malformed> {
+        let Some(neighbour) = self.links.remote(id) else {
+            return Ok(());
         };
         if channel == TOPOLOGY {
-            let novelty = self.merged_lately.look_up(&payload, neighbour);
-            if novelty == Novelty::None {
-                self.timers.collect.get_or_insert(now + COLLECT_DELAY);
-            } else if let Some((merged, improved)) = self.merge_topology(id, &payload, now) {
-                if novelty == Novelty::New {
-                    self.merged_lately.contest(merged.contested);
-                }
-                if !improved.is_empty() {
-                    self.pass_on(improved, Some(neighbour), now);
-                }
-            }
-        } else if channel == NEWS && self.understands_news(id) {
-            self.receive_news(id, &payload, now);
-        } else if self.channels.is_owned(&channel) {
-            let delivery = Delivery::Neighbour(neighbour);
-            self.outputs.push_back(MeshOutput::Gossip {
-                link: id,
-                channel,
-                delivery,
-                payload,
-            });
+            self.receive_topology(id, neighbour, &payload, now)?;
+        } else if channel == NEWS && self.links.understands_news(id) {
+            self.receive_news(id, &payload, now)?;
+        } else if self.state.channels.is_owned(&channel) {
+            self.hand_over(id, channel, Delivery::Neighbour(neighbour), payload);
         } else {
             let payload: Arc<[u8]> = payload.into();
-            let Some((channel, surrogate, is_new)) = self.channels.surrogate(&channel, now) else {
-                return;
+            let surrogate = self.state.channels.surrogate(&channel, now);
+            let Some((channel, surrogate, is_new)) = surrogate else {
+                return Ok(());
             };
             let is_repeated = surrogate.has_seen(&payload, now);
             log_surrogate(&channel, is_new);
@@ -251,89 +218,122 @@ impl Mesh {
                 self.queue_subset(&channel, Some(neighbour), &Item::payload(payload));
             }
         }
+        Ok(())
     }
 
-    /// Tag 5, for us.
-    fn receive_unicast(&mut self, id: LinkId, channel: String, source: PeerName, payload: Vec<u8>) {
-        if channel == TOPOLOGY {
+    /// Topology from a neighbour: merges it and passes on what it improved.
+    fn receive_topology(
+        &mut self,
+        id: LinkId,
+        neighbour: PeerName,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), Malformed> {
+        let novelty = self.topology.merged_lately.look_up(payload, neighbour);
+        if novelty == Novelty::None {
+            self.topology.collect_soon(now);
+            return Ok(());
+        }
+        let (merged, improved) = self.merge_topology(id, payload, now)?;
+        if novelty == Novelty::New {
+            self.topology.merged_lately.contest(merged.contested);
+        }
+        if !improved.is_empty() {
+            self.pass_on(improved, Some(neighbour), now);
+        }
+        Ok(())
+    }
+
+    /// Tag 5; `raw` is the message as it came, to be relayed unchanged.
+    pub(super) fn receive_unicast(
+        &mut self,
+        id: LinkId,
+        (source, destination): (PeerName, PeerName),
+        channel: String,
+        payload: Vec<u8>,
+        raw: &[u8],
+    ) {
+        if destination != self.us {
+            if let Err(error) = self.relay_unicast(&channel, destination, raw) {
+                info!(%error, channel, "cannot relay unicast");
+            }
+        } else if channel == TOPOLOGY {
             info!(%source, bytes = payload.len(), "unexpected topology gossip unicast");
-        } else if self.channels.is_owned(&channel) {
-            let delivery = Delivery::Unicast(source);
-            self.outputs.push_back(MeshOutput::Gossip {
-                link: id,
-                channel,
-                delivery,
-                payload,
-            });
+        } else if self.state.channels.is_owned(&channel) {
+            self.hand_over(id, channel, Delivery::Unicast(source), payload);
         }
     }
 
     /// Tag 6.
-    fn receive_broadcast(
+    pub(super) fn receive_broadcast(
         &mut self,
         id: LinkId,
         channel: String,
         source: PeerName,
         payload: Vec<u8>,
         now: Instant,
-    ) {
-        if source == self.config.name {
+    ) -> Result<(), Malformed> {
+        if source == self.us {
             debug!(channel, "our own broadcast came back");
         } else if channel == TOPOLOGY {
-            if let Some((merged, _)) = self.merge_topology(id, &payload, now)
-                && !merged.received.is_empty()
-            {
+            let (merged, _) = self.merge_topology(id, &payload, now)?;
+            if !merged.received.is_empty() {
                 let received = Item::Names(merged.received);
                 self.queue_broadcast(&channel.into(), source, &received);
             }
-        } else if self.channels.is_owned(&channel) {
-            let delivery = Delivery::Broadcast(source);
-            self.outputs.push_back(MeshOutput::Gossip {
-                link: id,
-                channel,
-                delivery,
-                payload,
-            });
-        } else if let Some((channel, _, is_new)) = self.channels.surrogate(&channel, now) {
+        } else if self.state.channels.is_owned(&channel) {
+            self.hand_over(id, channel, Delivery::Broadcast(source), payload);
+        } else if let Some((channel, _, is_new)) = self.state.channels.surrogate(&channel, now) {
             log_surrogate(&channel, is_new);
             self.queue_broadcast(&channel, source, &Item::payload(payload.into()));
         }
+        Ok(())
     }
 
-    /// Merges a topology payload: what came of it, and what was before. `None` if it was malformed,
-    /// which ends the link.
+    /// Gossip of a channel for its owner.
+    fn hand_over(&mut self, link: LinkId, channel: String, delivery: Delivery, payload: Vec<u8>) {
+        self.outputs.push(MeshOutput::Gossip {
+            link,
+            channel,
+            delivery,
+            payload,
+        });
+    }
+
+    /// Merges a topology payload: what came of it, and what was before.
     fn merge_topology(
         &mut self,
         id: LinkId,
         payload: &[u8],
         now: Instant,
-    ) -> Option<(Merged, Changes)> {
-        let update = match wire::topology::decode(payload) {
-            Ok(update) => update,
-            Err(error) => {
-                self.end_link(id, &error.to_string(), Ending::Ordinary, now);
-                return None;
-            }
-        };
-        let features = &self.introduced(id).features;
-        let teller = Teller {
-            name: features.name,
-            uid: features.uid,
-        };
-        let before = self.peers.bases(update.iter().map(|summary| summary.name));
-        let merged = self.peers.merge_from(teller, &update, now);
+    ) -> Result<(Merged, Changes), Malformed> {
+        let update = wire::topology::decode(payload)?;
+        let teller = self.teller(id);
+        let topology = &mut *self.topology;
+        let names = update.iter().map(|summary| summary.name);
+        let before = topology.peers.bases(names);
+        let merged = topology.peers.merge_from(teller, &update, now);
         if merged.outran {
-            self.schedule_announcement(now);
+            topology.announce_soon(now);
         }
         if !merged.improved.is_empty() {
-            self.request_routes(now);
+            topology.request_routes(now);
         }
-        self.contest_short_id(now);
-        self.timers.collect.get_or_insert(now + COLLECT_DELAY);
+        topology.contest_short_id(now, self.rng);
+        topology.collect_soon(now);
         let improved = merged.improved.iter();
         let changes = improved.map(|name| (*name, before.get(name).copied().unwrap_or_default()));
         let changes = changes.collect();
-        Some((merged, changes))
+        Ok((merged, changes))
+    }
+
+    /// Who the other end of a link says it is.
+    pub(super) fn teller(&self, id: LinkId) -> Teller {
+        let features = &self.links.introduced(id).features;
+        Teller {
+            name: features.name,
+            uid: features.uid,
+        }
     }
 
     /// Hands a unicast to the next hop, as it is.
@@ -343,34 +343,37 @@ impl Mesh {
         destination: PeerName,
         message: &[u8],
     ) -> Result<(), UnicastError> {
-        let next_hop = self.gossip_unicast_routes().get(&destination).copied();
+        let next_hop = self.topology.gossip_unicast().get(&destination).copied();
         let next_hop = next_hop.filter(|hop| !hop.is_unknown());
         let next_hop = next_hop.ok_or(UnicastError::UnknownDestination(destination))?;
-        let link = self.connections.get(&next_hop).copied();
-        let link = link.filter(|link| self.may_hear(*link, channel));
+        let link = self.links.connection_to(next_hop);
+        let link = link.filter(|link| self.links.may_hear(*link, channel));
         let link = link.ok_or(UnicastError::NoConnection(next_hop))?;
-        if self
-            .links
-            .get(&link)
-            .is_none_or(|link| link.unflushed_bytes > CONGESTED_BYTES)
-        {
+        if self.is_congested(link) {
             return Err(UnicastError::Congested(next_hop));
         }
-        self.send_encoded(link, message);
+        self.links.send_encoded(link, message, self.outputs);
         Ok(())
     }
 
+    /// Whether too much waits in the shell for a link, or it is gone.
+    pub(super) fn is_congested(&self, id: LinkId) -> bool {
+        let link = self.links.get(id);
+        link.is_none_or(|link| link.unflushed_bytes > CONGESTED_BYTES)
+    }
+
     /// Every channel's complete state to some neighbours.
-    pub(super) fn gossip_everything(&mut self) {
+    pub(super) fn spread_everything(&mut self, now: Instant) {
+        self.state.next_round = now + GOSSIP_INTERVAL;
         // Who goes on saying what we did not believe shall be heard again.
-        self.merged_lately.clear();
+        self.topology.merged_lately.clear();
         for channel in self.all_channels() {
             if &*channel != TOPOLOGY {
                 self.queue_subset(&channel, None, &Item::State);
             }
         }
         for (_, link) in self.chosen_links() {
-            if self.understands_news(link) {
+            if self.links.understands_news(link) {
                 self.send_digest_of_all(link);
             } else {
                 self.queue(link, Topic::Neighbour(TOPOLOGY.into()), Item::State);
@@ -380,11 +383,9 @@ impl Mesh {
 
     /// Our own entry, and those of peers connected since last time, to some neighbours.
     pub(super) fn announce(&mut self) {
-        self.timers.announce = None;
-        let mut names = std::mem::take(&mut self.announced);
-        names.insert(self.config.name);
+        let names = self.topology.take_announced();
         for (_, link) in self.chosen_links() {
-            if !self.understands_news(link) {
+            if !self.links.understands_news(link) {
                 let names = Item::Names(names.clone());
                 self.queue(link, Topic::Neighbour(TOPOLOGY.into()), names);
             }
@@ -392,83 +393,92 @@ impl Mesh {
         self.announce_change();
     }
 
-    pub(super) fn all_channels(&self) -> Vec<Arc<str>> {
+    fn all_channels(&self) -> Vec<Arc<str>> {
         std::iter::once(TOPOLOGY.into())
-            .chain(self.channels.owned())
+            .chain(self.state.channels.owned())
             .collect()
     }
 
-    fn queue_subset(&mut self, channel: &Arc<str>, except: Option<PeerName>, item: &Item) {
+    /// A random choice of neighbours (spec/mesh.md 7.5).
+    fn chosen_neighbours(&mut self, except: Option<PeerName>) -> Vec<PeerName> {
+        choose_neighbours(self.topology.gossip_unicast(), except, self.rng)
+    }
+
+    /// The same, with the links to them.
+    pub(super) fn chosen_links(&mut self) -> Vec<(PeerName, LinkId)> {
+        let chosen = self.chosen_neighbours(None).into_iter();
+        let links = chosen.filter_map(|name| Some((name, self.links.connection_to(name)?)));
+        links.collect()
+    }
+
+    /// To a random choice of neighbours.
+    pub(super) fn queue_subset(
+        &mut self,
+        channel: &Arc<str>,
+        except: Option<PeerName>,
+        item: &Item,
+    ) {
         for neighbour in self.chosen_neighbours(except) {
-            if let Some(link) = self.connections.get(&neighbour).copied() {
+            if let Some(link) = self.links.connection_to(neighbour) {
                 self.queue(link, Topic::Neighbour(Arc::clone(channel)), item.clone());
             }
         }
     }
 
-    fn queue_broadcast(&mut self, channel: &Arc<str>, origin: PeerName, item: &Item) {
-        for neighbour in self.gossip_broadcast_routes().broadcast(origin) {
-            if let Some(link) = self.connections.get(&neighbour).copied() {
-                self.queue(
-                    link,
-                    Topic::Broadcast(Arc::clone(channel), origin),
-                    item.clone(),
-                );
+    /// Along the broadcast tree of `origin`.
+    pub(super) fn queue_broadcast(&mut self, channel: &Arc<str>, origin: PeerName, item: &Item) {
+        for neighbour in self.topology.gossip_broadcast().broadcast(origin) {
+            if let Some(link) = self.links.connection_to(neighbour) {
+                let topic = Topic::Broadcast(Arc::clone(channel), origin);
+                self.queue(link, topic, item.clone());
             }
         }
     }
 
     pub(super) fn queue(&mut self, id: LinkId, topic: Topic, item: Item) {
-        if !self.may_hear(id, topic.channel()) {
+        let channel = topic.channel();
+        if !self.links.may_hear(id, channel) {
             return;
         }
-        let has_state = &**topic.channel() == TOPOLOGY || self.channels.is_owned(topic.channel());
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
-        if !link.outbox.add(topic, item, has_state) {
-            debug!(
-                link = id.number(),
-                "gossip dropped: the link does not drain"
-            );
-        }
-        self.queued.insert(id);
+        let has_state = &**channel == TOPOLOGY || self.state.channels.is_owned(channel);
+        self.links.queue(id, topic, item, has_state);
     }
 
-    /// Sends what waits for a link, if the shell has written everything before.
-    pub(super) fn drain_outbox(&mut self, id: LinkId) {
-        let Some(link) = self.links.get_mut(&id) else {
-            return;
-        };
-        if link.unflushed_bytes > 0 {
-            return;
+    /// Sends what waits for links whose bytes the shell has all written.
+    pub(super) fn send_waiting(&mut self) {
+        for id in self.links.take_queued() {
+            for (topic, item) in self.links.take_waiting(id) {
+                self.send_item(id, topic, item);
+            }
         }
-        for (topic, item) in link.outbox.take() {
-            match item {
-                Item::Payloads(payloads) => {
-                    for payload in payloads {
-                        self.send_gossip(id, &topic, &payload);
-                    }
+    }
+
+    fn send_item(&mut self, id: LinkId, topic: Topic, item: Item) {
+        match item {
+            Item::Payloads(payloads) => {
+                for payload in payloads {
+                    self.send_gossip(id, &topic, &payload);
                 }
-                Item::Names(names) => self.send_topology(id, &topic, &names),
-                Item::Changes(changes) => self.send_changes(id, &topic, changes),
-                Item::State if &**topic.channel() == TOPOLOGY => {
-                    let names = self.peers.names().collect();
-                    self.send_topology(id, &topic, &names);
-                }
-                Item::State => {
-                    let channel = topic.channel().to_string();
-                    if self.channels.want_state(id, topic) {
-                        self.outputs
-                            .push_back(MeshOutput::ChannelStateWanted { channel });
-                    }
+            }
+            Item::Names(names) => self.send_topology(id, &topic, &names),
+            Item::Changes(changes) => self.send_changes(id, &topic, changes),
+            Item::State if &**topic.channel() == TOPOLOGY => {
+                let names = self.topology.peers.names().collect();
+                self.send_topology(id, &topic, &names);
+            }
+            Item::State => {
+                let channel = topic.channel().to_string();
+                if self.state.channels.want_state(id, topic) {
+                    self.outputs
+                        .push(MeshOutput::ChannelStateWanted { channel });
                 }
             }
         }
     }
 
-    pub(super) fn send_topology(&mut self, id: LinkId, topic: &Topic, names: &BTreeSet<PeerName>) {
-        for payload in self.encoded_lately.encode(&self.peers, names) {
+    fn send_topology(&mut self, id: LinkId, topic: &Topic, names: &BTreeSet<PeerName>) {
+        let encoded = &mut self.state.encoded_lately;
+        for payload in encoded.encode(&self.topology.peers, names) {
             self.send_gossip(id, topic, &payload);
         }
     }
@@ -478,7 +488,7 @@ impl Mesh {
         let message = match *topic {
             Topic::Neighbour(_) => Message::GossipNeighbour {
                 channel,
-                sender: self.config.name,
+                sender: self.us,
                 payload,
             },
             Topic::Broadcast(_, source) => Message::GossipBroadcast {
@@ -487,45 +497,7 @@ impl Mesh {
                 payload,
             },
         };
-        self.send_message(id, &message);
-    }
-
-    pub(super) fn send_message(&mut self, id: LinkId, message: &Message) {
-        self.send_encoded(id, &message.encode());
-    }
-
-    fn send_encoded(&mut self, id: LinkId, message: &[u8]) {
-        let Some(introduced) = self
-            .links
-            .get_mut(&id)
-            .and_then(|link| link.introduced_mut())
-        else {
-            return;
-        };
-        match introduced.session.seal(message) {
-            Ok(frame) => self.send(id, frame),
-            Err(error) => {
-                let conn = self.log_label(id);
-                warn!(%conn, %error, "message not sent");
-            }
-        }
-    }
-
-    /// Whether the other end of a link may get gossip of a channel: originals never see ours.
-    fn may_hear(&self, id: LinkId, channel: &str) -> bool {
-        if !channel.starts_with(WEFT_CHANNELS) {
-            return true;
-        }
-        let introduced = self.links.get(&id).and_then(|link| link.introduced());
-        let is_weft = introduced.is_some_and(|introduced| introduced.features.weft.is_some());
-        self.config.announce_weft && is_weft
-    }
-
-    fn remote_of(&self, id: LinkId) -> Option<PeerName> {
-        self.links
-            .get(&id)?
-            .introduced()
-            .map(|introduced| introduced.remote())
+        self.links.send_message(id, &message, self.outputs);
     }
 }
 

@@ -8,7 +8,6 @@ use wire::{LinkId, PeerName};
 
 use super::Mesh;
 use super::snapshot::{MeshSnapshot, SharedConnection};
-
 use crate::status::{MeshCounts, MeshStatus};
 use crate::{DirectPeer, MeshOutput};
 
@@ -16,24 +15,28 @@ impl Mesh {
     /// Adds direct peers; with `replace` forgets all earlier ones first. Those not connected are
     /// dialled at once.
     pub fn connect(&mut self, peers: Vec<DirectPeer>, replace: bool, now: Instant) {
-        let changed = self.maker.connect(peers, replace, now);
+        let changed = self.dials.maker.connect(peers, replace, now);
         self.direct_peers_touched(changed, now);
     }
 
     /// Removes direct peers by the text they were given as. Connections stay.
     pub fn forget(&mut self, peers: &[String], now: Instant) {
-        let changed = self.maker.forget(peers);
+        let changed = self.dials.maker.forget(peers);
         self.direct_peers_touched(changed, now);
     }
 
     fn direct_peers_touched(&mut self, changed: bool, now: Instant) {
         if changed {
-            let texts = self.maker.direct_peers();
-            self.outputs
-                .push_back(MeshOutput::DirectPeersChanged(texts));
+            let texts = self.dials.maker.direct_peers();
+            self.outputs.push(MeshOutput::DirectPeersChanged(texts));
         }
-        self.targets_stale = true;
+        self.dials.look_again();
         self.settle(now);
+    }
+
+    /// While another live machine has our name: a sentence that says so and who it is.
+    pub fn clone_text(&self) -> Option<&str> {
+        self.clones.text()
     }
 
     /// Our own name.
@@ -43,65 +46,68 @@ impl Mesh {
 
     /// Our process incarnation.
     pub fn uid(&self) -> u64 {
-        self.peers.own().uid
+        self.topology.peers.own().uid
     }
 
     /// All peers known, ourselves included, ascending.
     pub fn peers(&self) -> impl Iterator<Item = PeerName> + '_ {
-        self.peers.names()
+        self.topology.peers.names()
     }
 
     /// Every short id in use and its owner (spec/mesh.md 9).
     pub fn short_ids(&self) -> BTreeMap<u16, PeerName> {
-        self.peers.short_id_owners()
+        self.topology.peers.short_id_owners()
     }
 
     /// Everybody gossip can reach over the topology as it is, ourselves included, ascending.
     pub fn reachable(&mut self) -> Vec<PeerName> {
-        self.gossip_unicast_routes().keys().copied().collect()
+        self.topology.gossip_unicast().keys().copied().collect()
     }
 
     /// How many addresses the user asked for that are dialled or would be again (spec/ipam.md 4).
     pub fn active_targets(&self) -> usize {
-        self.maker.active_direct_count()
+        self.dials.maker.active_direct_count()
     }
 
     /// The nickname of a peer, if it is known.
     pub fn nickname(&self, peer: PeerName) -> Option<&str> {
-        self.peers.get(peer).map(|peer| peer.nickname.as_str())
+        self.topology
+            .peers
+            .get(peer)
+            .map(|peer| peer.nickname.as_str())
     }
 
     /// Destination to next hop over established symmetric connections; ourselves map to the unknown
     /// name (spec/mesh.md 12.1). As of the last `RoutesChanged`.
     pub fn unicast_established(&self) -> &BTreeMap<PeerName, PeerName> {
-        self.routes.established.unicast()
+        self.topology.established().unicast()
     }
 
     /// The neighbours that get a copy of what `origin` broadcasts (spec/mesh.md 12.2). As of the last
     /// `RoutesChanged`.
     pub fn broadcast_established(&self, origin: PeerName) -> Vec<PeerName> {
-        self.routes.established.broadcast(origin)
+        self.topology.established().broadcast(origin)
     }
 
     /// The process incarnation of a peer, if it is known; 0 if only its name is.
     pub fn incarnation(&self, peer: PeerName) -> Option<u64> {
-        self.peers.get(peer).map(|peer| peer.uid)
+        self.topology.peers.get(peer).map(|peer| peer.uid)
     }
 
     /// Whether a peer lists a connection to another one as established; `None` if it lists none.
     pub fn lists_established(&self, peer: PeerName, remote: PeerName) -> Option<bool> {
-        let adjacencies = &self.peers.get(peer)?.adjacencies;
+        let adjacencies = &self.topology.peers.get(peer)?.adjacencies;
         adjacencies.get(&remote).map(|found| found.established)
     }
 
     /// The short id of a peer, if it has one.
     pub fn short_id(&self, peer: PeerName) -> Option<u16> {
-        self.peers.get(peer)?.short_id
+        self.topology.peers.get(peer)?.short_id
     }
 
     /// The peer that owns a short id.
     pub fn short_id_owner(&self, short_id: u16) -> Option<PeerName> {
-        self.peers.short_id_owner(short_id)
+        self.topology.peers.short_id_owner(short_id)
     }
 
     /// A copy of everything status and report print.
@@ -115,38 +121,43 @@ impl Mesh {
     /// little even if there are thousands.
     pub fn snapshot(&self) -> MeshSnapshot {
         let config = &self.config;
-        let connections = self.connections.values();
+        let connections = self.table.connections();
         MeshSnapshot {
             name: config.name,
             protocol_versions: (config.min_protocol_version, config.max_protocol_version),
             encryption: config.password.is_some(),
             discovery: config.discovery,
-            peers: self.peers.snapshot(),
-            connections: connections.map(|id| self.shared_connection(*id)).collect(),
-            targets: self.maker.snapshot(),
-            direct_peers: self.maker.direct_peers(),
-            termination_count: self.maker.termination_count(),
+            peers: self.topology.peers.snapshot(),
+            connections: connections
+                .map(|(_, id)| self.shared_connection(id))
+                .collect(),
+            targets: self.dials.maker.snapshot(),
+            direct_peers: self.dials.maker.direct_peers(),
+            termination_count: self.dials.maker.termination_count(),
             trusted_subnets: config.trusted_subnets.clone(),
         }
     }
 
     /// Counts for metrics.
     pub fn counts(&self) -> MeshCounts {
-        let adjacencies = &self.peers.own().adjacencies;
-        let is_established = |name| adjacencies.get(name).is_some_and(|found| found.established);
-        let connections = self.connections.iter();
+        let adjacencies = &self.topology.peers.own().adjacencies;
+        let is_established = |name: PeerName| {
+            let found = adjacencies.get(&name);
+            found.is_some_and(|found| found.established)
+        };
+        let connections = self.table.connections();
         MeshCounts {
-            peers: self.peers.len(),
+            peers: self.topology.peers.len(),
             connections: connections
-                .map(|(name, id)| (*id, is_established(name)))
+                .map(|(name, id)| (id, is_established(name)))
                 .collect(),
-            targets: self.maker.counts(),
-            termination_count: self.maker.termination_count(),
+            targets: self.dials.maker.counts(),
+            termination_count: self.dials.maker.termination_count(),
         }
     }
 
     fn shared_connection(&self, id: LinkId) -> SharedConnection {
-        let link = self.links.get(&id).expect("our connections have links");
+        let link = self.table.get(id).expect("our connections have links");
         let introduced = link.introduced().expect("our connections are introduced");
         SharedConnection {
             link: id,

@@ -62,16 +62,6 @@ const KNOWN: [Known; 12] = [
         members: &["netlink", "netlink/link", "netlink/route", "netlink/watch"],
     },
     Known {
-        krate: "mesh",
-        members: &[
-            "mesh",
-            "mesh/clones",
-            "mesh/duplicates",
-            "mesh/gossiping",
-            "mesh/news",
-        ],
-    },
-    Known {
         krate: "nacl",
         members: &["lib", "gcm", "key", "secretbox"],
     },
