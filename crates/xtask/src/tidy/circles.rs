@@ -43,7 +43,7 @@ struct Known {
     members: &'static [&'static str],
 }
 
-const KNOWN: [Known; 12] = [
+const KNOWN: &[Known] = &[
     Known {
         krate: "daemon",
         members: &["addresses", "host"],
