@@ -145,13 +145,12 @@ fn cargo(arguments: &[&str]) -> Command {
     command
 }
 
-/// Builds all test programs; `None` if one does not build.
+/// Builds all test programs, with cargo saying what it builds; `None` if one does not build.
 fn build() -> Option<Vec<TestProgram>> {
     let arguments = [
         "test",
         "--workspace",
         "--no-run",
-        "--quiet",
         "--message-format=json-render-diagnostics",
     ];
     let output = cargo(&arguments).stderr(Stdio::inherit()).output().ok()?;
