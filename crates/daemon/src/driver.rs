@@ -21,7 +21,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use node::{Input, Node, Output, Record, Reply, RequestId};
+use node::{Input, Node, Output, Record, Reply, RequestId, Turn};
 use overlay::table::PlaneEvent;
 use plane::Ended;
 use tokio::sync::{mpsc, oneshot};
@@ -52,10 +52,6 @@ pub struct Driver {
     shared: Arc<Shared>,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
     store: Arc<Store>,
-    /// What the node said in this turn and is not done yet.
-    outputs: Vec<Output>,
-    /// Links that something in `outputs` is to be sent on.
-    unsent: BTreeSet<LinkId>,
 }
 
 /// Why a driver cannot go on.
@@ -99,8 +95,6 @@ impl Driver {
             shared: handle.shared(),
             replies: BTreeMap::new(),
             store,
-            outputs: Vec::new(),
-            unsent: BTreeSet::new(),
         };
         (driver, handle)
     }
@@ -116,7 +110,6 @@ impl Driver {
     }
 
     async fn turn_for_ever(&mut self) -> Result<(), DriverError> {
-        self.collect();
         self.carry_out()?;
         while self.turn().await?.is_continue() {}
         Ok(())
@@ -182,7 +175,6 @@ impl Driver {
         let now = clock::now();
         if self.node.poll_timeout().is_some_and(|(at, _)| at <= now) {
             self.node.handle_timeout(now);
-            self.collect();
         }
     }
 
@@ -247,7 +239,7 @@ impl Driver {
             }
             LinkEvent::Written(link, messages) => {
                 // What this turn has for it comes behind, and will be reported in its turn.
-                if !self.links.written(link, messages) || self.unsent.contains(&link) {
+                if !self.links.written(link, messages) || self.node.turn().sends_on(link) {
                     return;
                 }
                 Input::LinkFlushed { link }
@@ -263,71 +255,54 @@ impl Driver {
 
     fn feed(&mut self, input: Input) {
         self.node.handle_input(input, clock::now());
-        self.collect();
     }
 
-    /// Takes over what the node says.
-    fn collect(&mut self) {
-        while let Some(output) = self.node.poll_output() {
-            if let Output::Send { link, .. } = &output {
-                self.unsent.insert(*link);
-            }
-            self.outputs.push(output);
-        }
-    }
-
-    /// Does what the node said in this turn: first what must be durable, all of it in one
-    /// transaction, then the rest in order. Links whose queue is full end here, which may make the
+    /// Does what the node said in this turn. Links whose queue is full end here, which may make the
     /// node say more.
     fn carry_out(&mut self) -> Result<(), StoreError> {
-        while !self.outputs.is_empty() {
-            let outputs = self.persist_first()?;
-            self.unsent.clear();
-            let mut broken = BTreeSet::new();
-            for output in outputs {
-                broken.extend(self.carry_out_one(output));
-            }
-            for link in broken {
-                if self.links.contains(link) {
-                    self.links.close(link);
-                    let error = crate::links::QueueFull.to_string();
-                    self.feed(Input::LinkClosed { link, error });
-                }
+        while !self.node.turn().is_empty() {
+            let turn = self.node.take_turn();
+            self.carry_out_turn(turn)?;
+        }
+        Ok(())
+    }
+
+    /// First what must be durable, all of it in one transaction, then the rest in order.
+    fn carry_out_turn(&mut self, turn: Turn) -> Result<(), StoreError> {
+        let outputs = turn.durable(|records| self.keep(records))?;
+        let mut broken = BTreeSet::new();
+        for output in outputs {
+            broken.extend(self.carry_out_one(output));
+        }
+        for link in broken {
+            if self.links.contains(link) {
+                self.links.close(link);
+                let error = crate::links::QueueFull.to_string();
+                self.feed(Input::LinkClosed { link, error });
             }
         }
         Ok(())
     }
 
-    /// Makes durable what must be, and returns all other outputs.
-    fn persist_first(&mut self) -> Result<Vec<Output>, StoreError> {
+    /// Makes records durable, all or none.
+    fn keep(&mut self, records: Vec<Record>) -> Result<(), StoreError> {
         let mut batch = self.store.batch();
-        let mut others = Vec::with_capacity(self.outputs.len());
-        for output in self.outputs.drain(..) {
-            match output {
-                Output::Persist(Record::DirectPeers(peers)) => batch.put(DIRECT_PEERS, &peers),
-                Output::Persist(Record::Rows(changes)) => batch.apply(changes),
-                other @ (Output::Dial { .. }
-                | Output::Send { .. }
-                | Output::Close { .. }
-                | Output::Program(_)
-                | Output::Correct(_)
-                | Output::Probe(_)
-                | Output::Reply { .. }) => others.push(other),
+        for record in records {
+            match record {
+                Record::DirectPeers(peers) => batch.put(DIRECT_PEERS, &peers),
+                Record::Rows(writes) => batch.apply(writes),
             }
         }
-        if !batch.is_empty() {
-            // On this worker: handing its other tasks to another costs a reply two wake-ups, and there
-            // are workers beside it.
-            self.store.commit(&batch)?;
-            self.shared.note_commits(self.store.commits());
-        }
-        Ok(others)
+        // On this worker: handing its other tasks to another costs a reply two wake-ups, and there
+        // are workers beside it.
+        self.store.commit(&batch)?;
+        self.shared.note_commits(self.store.commits());
+        Ok(())
     }
 
     /// Does one output; a link that cannot take it is returned.
     fn carry_out_one(&mut self, output: Output) -> Option<LinkId> {
         match output {
-            Output::Persist(_) => unreachable!("taken out before"),
             Output::Dial { link, remote } => self.links.dial(link, remote),
             Output::Send { link, bytes } => {
                 return self.links.send(link, bytes).is_err().then_some(link);

@@ -436,11 +436,6 @@ impl Batch {
             self.records.insert(name, value);
         }
     }
-
-    /// Whether there is nothing to write.
-    pub fn is_empty(&self) -> bool {
-        self.records.is_empty()
-    }
 }
 
 fn write(transaction: &WriteTransaction, batch: &Batch) -> Result<(), redb::Error> {

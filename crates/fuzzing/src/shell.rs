@@ -1,6 +1,7 @@
 //! A shell around a node that does nothing but hold the node to its contract.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -255,21 +256,24 @@ impl Shell {
     }
 
     fn drain(&mut self) {
-        let mut programs = 0;
-        for _ in 0..OUTPUTS_MAX {
-            let Some(output) = self.node.poll_output() else {
-                assert!(programs <= 1, "one snapshot per input");
-                return;
-            };
-            programs += usize::from(matches!(output, Output::Program(_)));
+        let turn = self.node.take_turn();
+        let outputs = turn.durable(|_| Ok::<(), Infallible>(()));
+        let outputs = outputs.expect("nothing fails");
+        let count = outputs.len();
+        assert!(
+            count <= OUTPUTS_MAX,
+            "one input caused more than {OUTPUTS_MAX} outputs: {count}"
+        );
+        let is_program = |output: &&Output| matches!(output, Output::Program(_));
+        let programs = outputs.iter().filter(is_program).count();
+        assert!(programs <= 1, "one snapshot per input");
+        for output in outputs {
             self.follow(output);
         }
-        panic!("one input caused more than {OUTPUTS_MAX} outputs");
     }
 
     fn follow(&mut self, output: Output) {
         match output {
-            Output::Persist(_) => {}
             Output::Dial { link, remote } => {
                 assert!(
                     link.is_outbound() && self.dialled.insert(link),

@@ -7,11 +7,16 @@
 
 #![forbid(unsafe_code)]
 
+mod allocation;
+mod channels;
 mod command;
+mod forwarding;
 mod input;
 mod node;
 mod output;
 mod status;
+mod tunnels;
+mod turn;
 
 pub use command::{
     Addresses, Ask, Command, Connect, Container, Forget, Reply, RequestId, Running, Status,
@@ -20,3 +25,4 @@ pub use input::Input;
 pub use node::{Config, Node};
 pub use output::{Output, Record};
 pub use status::NodeStatus;
+pub use turn::Turn;

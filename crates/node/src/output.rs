@@ -11,11 +11,9 @@ use wire::LinkId;
 
 use crate::command::{Reply, RequestId};
 
-/// What the shell must do, in order.
+/// What the shell must do, in order, once the records of its [`Turn`](crate::Turn) are durable.
 #[derive(Debug)]
 pub enum Output {
-    /// Make durable before doing anything queued behind it.
-    Persist(Record),
     /// Open a TCP connection; answer with `LinkConnected` or `DialFailed`.
     Dial {
         /// Its number.
@@ -50,7 +48,7 @@ pub enum Output {
     },
 }
 
-/// State that must survive a restart.
+/// State that must survive a restart, and must be durable before anything is done that came with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
     /// The direct peers, as typed.

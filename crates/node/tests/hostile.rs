@@ -2,6 +2,7 @@
 //! never were, bytes that mean nothing. Nothing of it is a panic, and what comes out is bounded.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -157,7 +158,8 @@ impl Draw {
 }
 
 fn drain(node: &mut Node, outputs_max: usize) -> Vec<Output> {
-    let outputs: Vec<Output> = std::iter::from_fn(|| node.poll_output()).collect();
+    let kept = node.take_turn().durable(|_| Ok::<(), Infallible>(()));
+    let outputs: Vec<Output> = kept.expect("nothing fails").into();
     assert!(outputs.len() <= outputs_max, "{} outputs", outputs.len());
     assert_eq!(node.excess(), None);
     outputs
@@ -280,11 +282,7 @@ impl Pair {
                         .push((1 - n, Input::LinkClosed { link, error }));
                 }
             }
-            Output::Persist(_)
-            | Output::Program(_)
-            | Output::Correct(_)
-            | Output::Probe(_)
-            | Output::Reply { .. } => {}
+            Output::Program(_) | Output::Correct(_) | Output::Probe(_) | Output::Reply { .. } => {}
         }
     }
 

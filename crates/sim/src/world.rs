@@ -448,24 +448,40 @@ impl World {
 
     fn drain(&mut self, site: usize) -> Result<(), Violation> {
         let limit = OUTPUTS_MAX + OUTPUTS_PER_PEER_MAX * self.hosts.len();
-        for _ in 0..limit {
-            let node = self.hosts[site].node.as_mut();
-            let Some(output) = node.and_then(node::Node::poll_output) else {
+        let mut done = 0;
+        // What is done may make the node say more.
+        while let Some(node) = self.hosts[site].node.as_mut() {
+            let turn = node.take_turn();
+            if turn.is_empty() {
                 return Ok(());
-            };
-            self.output(site, output)?;
+            }
+            for output in turn.durable(|records| self.keep(site, records))? {
+                done += 1;
+                if done > limit {
+                    return Err(format!(
+                        "site {site} has more than {limit} outputs for one input"
+                    ));
+                }
+                self.output(site, output)?;
+            }
         }
-        Err(format!(
-            "site {site} has more than {limit} outputs for one input"
-        ))
+        Ok(())
+    }
+
+    /// Makes durable what a node wants kept.
+    fn keep(&mut self, site: usize, records: Vec<Record>) -> Result<(), Violation> {
+        let host = &mut self.hosts[site];
+        for record in records {
+            match record {
+                Record::DirectPeers(texts) => host.persisted = Some(texts),
+                Record::Rows(writes) => host.store(writes),
+            }
+        }
+        Ok(())
     }
 
     fn output(&mut self, site: usize, output: Output) -> Result<(), Violation> {
         match output {
-            Output::Persist(Record::DirectPeers(texts)) => {
-                self.hosts[site].persisted = Some(texts);
-            }
-            Output::Persist(Record::Rows(changes)) => self.hosts[site].store(changes),
             Output::Dial { link, remote } => self.dial(site, link, remote),
             Output::Send { link, bytes } => {
                 if !self.tell_liar(site, link, &bytes) {

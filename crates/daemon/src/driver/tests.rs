@@ -120,8 +120,8 @@ fn wish() -> Addresses<Allocate> {
     })
 }
 
-fn record(text: &str) -> Output {
-    Output::Persist(Record::DirectPeers(vec![text.to_owned()]))
+fn record(text: &str) -> Record {
+    Record::DirectPeers(vec![text.to_owned()])
 }
 
 fn send(link: LinkId) -> Output {
@@ -143,8 +143,9 @@ fn heartbeat() -> PlaneEvent {
 async fn record_is_durable_before_what_was_said_with_it_is_done() {
     let (mut stage, link, _far) = Stage::with_link(1).await;
     let table = Arc::new(ForwardingTable::default());
-    stage.driver.outputs = vec![Output::Program(table), send(link), record("peer")];
-    stage.driver.carry_out().expect("a good disk");
+    let outputs = vec![Output::Program(table), send(link)];
+    let turn = Turn::new(vec![record("peer")], outputs);
+    stage.driver.carry_out_turn(turn).expect("a good disk");
     let deeds = stage.journal.take();
     assert_eq!(deeds.first(), Some(&Deed::Durable), "{deeds:?}");
     assert_eq!(deeds.last(), Some(&Deed::Program(Vec::new())), "{deeds:?}");
@@ -159,8 +160,10 @@ async fn nothing_is_done_when_a_record_does_not_become_durable() {
     let (mut stage, link, _far) = Stage::with_link(1).await;
     stage.disk_is_full.store(true, Ordering::Relaxed);
     let table = Arc::new(ForwardingTable::default());
-    stage.driver.outputs = vec![send(link), Output::Program(table), record("peer")];
-    let error = stage.driver.carry_out().expect_err("a full disk");
+    let outputs = vec![send(link), Output::Program(table)];
+    let turn = Turn::new(vec![record("peer")], outputs);
+    let error = stage.driver.carry_out_turn(turn);
+    let error = error.expect_err("a full disk");
     assert!(error.to_string().contains("cannot be written"), "{error}");
     assert!(stage.driver.links.written(link, 0), "a message is queued");
     assert_eq!(stage.journal.take(), []);
@@ -245,7 +248,8 @@ async fn link_whose_queue_is_full_ends_and_the_node_hears_why() {
     let _far = drive(&mut stage.driver, greeted).await;
     let link = LinkId::outbound(0);
     assert!(stage.driver.links.contains(link));
-    stage.driver.outputs = (0..2000).map(|_| send(link)).collect();
+    let turn = Turn::new(Vec::new(), (0..2000).map(|_| send(link)).collect());
+    stage.driver.carry_out_turn(turn).expect("a good disk");
     stage.driver.carry_out().expect("a good disk");
     assert!(!stage.driver.links.contains(link));
     let status = drive(&mut stage.driver, handle.status()).await;

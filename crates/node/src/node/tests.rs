@@ -4,13 +4,17 @@
 mod allocation;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mesh::{DirectPeer, GossipContent, Password};
-use overlay::kind::LaneProbe;
+use mesh::{DirectPeer, GossipContent, Password, TrustedSubnet};
+use overlay::kind::{LaneProbe, Probe};
+use overlay::mac::{MacCorrection, Sighting};
+use overlay::protection::Cipher;
 use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
-use overlay::table::Neighbour;
+use overlay::table::{ForwardingTable, Neighbour};
 use wire::LinkId;
 use wire::ethernet::MacAddr;
 
@@ -36,8 +40,18 @@ fn node(n: u8, password: &str, now: Instant) -> Node {
     Node::new(config(n, password), [n; 32], now)
 }
 
+/// What is to be kept, and what is to be done then.
+fn take(node: &mut Node) -> (Vec<Record>, Vec<Output>) {
+    let mut kept = Vec::new();
+    let outputs = node.take_turn().durable(|records| {
+        kept = records;
+        Ok::<(), Infallible>(())
+    });
+    (kept, outputs.unwrap().into())
+}
+
 fn drain(node: &mut Node) -> Vec<Output> {
-    std::iter::from_fn(|| node.poll_output()).collect()
+    take(node).1
 }
 
 fn connect(n: u8, replace: bool) -> Command {
@@ -51,10 +65,10 @@ fn connect(n: u8, replace: bool) -> Command {
     Command::Connect(Connect { peers, replace })
 }
 
-fn command(node: &mut Node, command: Command, now: Instant) -> Vec<Output> {
+fn command(node: &mut Node, command: Command, now: Instant) -> (Vec<Record>, Vec<Output>) {
     let id = RequestId(1);
     node.handle_input(Input::Command { id, command }, now);
-    drain(node)
+    take(node)
 }
 
 /// Two nodes, the first of which dials the second.
@@ -105,12 +119,26 @@ impl Pair {
 
     /// Does what the nodes ask for until both are silent.
     fn settle(&mut self) {
-        loop {
-            let next = (0..2).find_map(|n| Some((n, self.nodes[n].poll_output()?)));
-            let Some((n, output)) = next else {
-                return;
+        while let Some(n) = (0..2).find(|n| !self.nodes[*n].turn().is_empty()) {
+            let (records, outputs) = take(&mut self.nodes[n]);
+            for record in records {
+                self.keep(n, record);
+            }
+            for output in outputs {
+                self.follow(n, output);
+            }
+        }
+    }
+
+    fn keep(&mut self, n: usize, record: Record) {
+        let Record::Rows(writes) = record else {
+            return;
+        };
+        for write in writes {
+            match write.value {
+                Some(value) => self.rows[n].insert(write.name, value),
+                None => self.rows[n].remove(&write.name),
             };
-            self.follow(n, output);
         }
     }
 
@@ -154,15 +182,6 @@ impl Pair {
             Output::Program(table) => self.tables[n] = table,
             Output::Correct(correction) => self.corrections[n].push(correction),
             Output::Probe(probe) => self.carry(n, &probe),
-            Output::Persist(Record::DirectPeers(_)) => {}
-            Output::Persist(Record::Rows(changes)) => {
-                for change in changes {
-                    match change.value {
-                        Some(value) => self.rows[n].insert(change.name, value),
-                        None => self.rows[n].remove(&change.name),
-                    };
-                }
-            }
             Output::Reply { id, reply } => self.replies.push((n, id, reply)),
         }
     }
@@ -244,9 +263,8 @@ fn direct_peers_are_persisted_before_they_are_dialled_and_the_reply_is_last() {
     let now = base();
     let mut node = node(1, "", now);
     drain(&mut node);
-    let outputs = command(&mut node, connect(2, false), now);
-    let persist = Output::Persist(Record::DirectPeers(vec!["10.0.0.2".into()]));
-    assert_eq!(format!("{:?}", outputs[0]), format!("{persist:?}"));
+    let (records, outputs) = command(&mut node, connect(2, false), now);
+    assert_eq!(records, [Record::DirectPeers(vec!["10.0.0.2".into()])]);
     assert!(
         outputs
             .iter()
@@ -260,9 +278,8 @@ fn direct_peers_are_persisted_before_they_are_dialled_and_the_reply_is_last() {
         })
     ));
     let peers = vec!["10.0.0.2".to_owned()];
-    let outputs = command(&mut node, Command::Forget(Forget { peers }), now);
-    let persist = Output::Persist(Record::DirectPeers(Vec::new()));
-    assert_eq!(format!("{:?}", outputs[0]), format!("{persist:?}"));
+    let (records, _) = command(&mut node, Command::Forget(Forget { peers }), now);
+    assert_eq!(records, [Record::DirectPeers(Vec::new())]);
 }
 
 #[test]
@@ -404,8 +421,7 @@ fn a_closed_link_takes_its_tunnel_along() {
         .iter()
         .filter_map(|output| match output {
             Output::Program(table) => Some(table),
-            Output::Persist(_)
-            | Output::Dial { .. }
+            Output::Dial { .. }
             | Output::Send { .. }
             | Output::Close { .. }
             | Output::Correct(_)
@@ -445,8 +461,7 @@ fn addresses_at_a_peer_that_is_gone_are_forgotten_also_when_learned_late() {
     let gone = |outputs: Vec<Output>| {
         let corrections = outputs.into_iter().filter_map(|output| match output {
             Output::Correct(correction) => Some(correction.gone),
-            Output::Persist(_)
-            | Output::Dial { .. }
+            Output::Dial { .. }
             | Output::Send { .. }
             | Output::Close { .. }
             | Output::Program(_)

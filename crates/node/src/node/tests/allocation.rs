@@ -4,8 +4,8 @@ use ipam::address::Cidr;
 use ipam::status::Phase;
 use ipam::{Allocate, Answer, CHANNEL, Init, Ipam, IpamConfig, Lookup, Patience, Refusal, Request};
 
-use super::super::allocation::WAITING_MAX;
 use super::*;
+use crate::allocation::WAITING_MAX;
 
 fn peer(n: u8) -> PeerName {
     PeerName::from_u64(0x0200_0000_0000 + u64::from(n))
@@ -85,20 +85,44 @@ fn two_nodes_elect_a_ring_and_give_out_different_addresses() {
 fn rows_come_before_everything_else_and_the_reply_after_them() {
     let now = base();
     let mut node = Node::new(allocating(1, Init::Seed(vec![peer(1)])), [1; 32], now);
-    let outputs = drain(&mut node);
+    let (records, _) = take(&mut node);
+    assert!(matches!(records[..], [Record::Rows(_)]), "{records:?}");
+    let (records, outputs) = command(&mut node, allocate("a", Patience::Short), now);
+    assert!(matches!(records[..], [Record::Rows(_)]), "{records:?}");
     assert!(
-        matches!(outputs[0], Output::Persist(Record::Rows(_))),
+        matches!(outputs.last(), Some(Output::Reply { .. })),
         "{outputs:?}"
     );
-    let outputs = command(&mut node, allocate("a", Patience::Short), now);
-    let is_row = |output: &Output| matches!(output, Output::Persist(Record::Rows(_)));
-    assert!(is_row(&outputs[0]), "{outputs:?}");
-    let others: Vec<&Output> = outputs.iter().skip_while(|output| is_row(output)).collect();
-    assert!(!others.iter().any(|output| is_row(output)), "{outputs:?}");
+}
+
+#[test]
+fn the_record_of_a_request_is_durable_before_its_reply_can_be_had() {
+    let now = base();
+    let mut node = Node::new(allocating(1, Init::Seed(vec![peer(1)])), [1; 32], now);
+    drain(&mut node);
+    let mut asked = |id: u64, ident: &str| {
+        let (id, command) = (RequestId(id), allocate(ident, Patience::Short));
+        node.handle_input(Input::Command { id, command }, now);
+        node.take_turn()
+    };
+    let mut stored = Vec::new();
+    let outputs = asked(1, "a").durable(|records| {
+        stored = records;
+        Ok::<(), &str>(())
+    });
+    let names = stored.iter().flat_map(|record| match record {
+        Record::Rows(writes) => writes.iter().map(|write| write.name.as_str()).collect(),
+        Record::DirectPeers(_) => Vec::new(),
+    });
     assert!(
-        matches!(others.last(), Some(Output::Reply { .. })),
-        "{outputs:?}"
+        names
+            .into_iter()
+            .any(|name| name == "ipam/owned/10.32.0.1/24")
     );
+    let is_reply = |output: &Output| matches!(output, Output::Reply { .. });
+    assert!(outputs.unwrap().iter().any(is_reply));
+    let lost = asked(2, "b").durable(|_| Err("disk full"));
+    assert_eq!(lost.err(), Some("disk full"), "and nobody is replied to");
 }
 
 #[test]
@@ -119,7 +143,7 @@ fn what_was_persisted_is_still_held_after_a_restart() {
         ident: "a".into(),
         subnet: None,
     }));
-    let outputs = command(&mut node, lookup, pair.now);
+    let (_, outputs) = command(&mut node, lookup, pair.now);
     let expected = Reply::Ipam(Ok(Answer::Addresses(vec![held])));
     let Some(Output::Reply { reply, .. }) = outputs.last() else {
         panic!("{outputs:?}");
@@ -132,7 +156,7 @@ fn who_asks_a_node_without_an_allocator_is_told_at_once() {
     let now = base();
     let mut node = node(1, "", now);
     drain(&mut node);
-    let outputs = command(&mut node, allocate("a", Patience::Forever), now);
+    let (_, outputs) = command(&mut node, allocate("a", Patience::Forever), now);
     let [Output::Reply { reply, .. }] = outputs.as_slice() else {
         panic!("{outputs:?}");
     };
