@@ -4,6 +4,9 @@
 //! stand all at once and are measured in turn, round after round, so that whatever else the machine does hits
 //! all alike. Mode "one core per host": what arrives at a host is processed by one core (RPS), and so
 //! are its daemon and its programs; a path between two hosts cannot be faster than one core.
+//!
+//! `--underlay nic` lets packets of the MTU's size cross the cables, as through network cards;
+//! `--before FILE` measures another binary of Weft beside this one.
 
 mod contestants;
 pub(crate) mod document;
@@ -23,9 +26,10 @@ use std::process::ExitCode;
 use crate::demo::build_release;
 use crate::setup;
 use crate::stage::{Outcome, Stage};
+use contestants::{Binaries, Ground};
 use measure::{Bench, Flood};
 use meter::Meter;
-use network::Lane;
+use network::{Lane, Underlay};
 use plan::{Part, Plan};
 use table::Table;
 
@@ -72,55 +76,67 @@ fn race(plan: &Plan) -> Outcome<bool> {
     if cores < 2 {
         return Err("needs two cores, one per host".to_owned());
     }
-    let weft = plan.weft.clone().map_or_else(build_release, Ok)?;
+    let binaries = Binaries {
+        weft: plan.weft.clone().map_or_else(build_release, Ok)?,
+        before: plan.before.clone(),
+    };
     let _guard = guard::post()?;
     let meter = Meter::new(STAGE, plan.weight);
-    let mut done: Vec<(Part, String)> = Vec::new();
-    let mut reached = None;
-    for parts in plan.parts.chunk_by(|a, b| a.shares_stage_with(*b)) {
-        let stage = Stage::new(STAGE)?;
-        let shape = parts[0].shape();
-        println!(
-            "setting up: {}",
-            parts
-                .iter()
-                .map(|p| p.word())
-                .collect::<Vec<_>>()
-                .join(", ")
-        );
-        let lanes = contestants::lanes(&stage, &meter, &weft, shape, parts[0].contestants())?;
-        let bench = Bench {
-            stage: &stage,
-            meter: &meter,
-            seconds: plan.seconds,
-        };
-        for &part in parts {
-            let (table, text) = measure_part(&bench, &lanes, part, plan)?;
-            let mut text = section(part, plan, &text);
-            if part == Part::Tcp {
-                let (words, all) = goals::verdict(&table);
-                text.push_str(&format!("\n{words}"));
-                reached = Some(all);
+    let mut done = Vec::new();
+    let mut reached: Vec<bool> = Vec::new();
+    for &underlay in &plan.underlays {
+        for parts in plan.parts.chunk_by(|a, b| a.shares_stage_with(*b)) {
+            let stage = Stage::new(STAGE)?;
+            let words: Vec<&str> = parts.iter().map(|part| part.word()).collect();
+            println!("setting up: {} ({})", words.join(", "), underlay.word());
+            let ground = Ground {
+                stage: &stage,
+                meter: &meter,
+                shape: parts[0].shape(),
+                underlay,
+            };
+            let lanes = contestants::lanes(ground, &binaries, parts[0].contestants())?;
+            let bench = Bench {
+                stage: &stage,
+                meter: &meter,
+                seconds: plan.seconds,
+            };
+            for &part in parts {
+                let (table, text) = measure_part(&bench, &lanes, part, plan)?;
+                let mut text = section(part, underlay, plan, &text);
+                if let Some((words, all)) = goals::verdict(part, &table) {
+                    text.push_str(&format!("\n{words}"));
+                    reached.push(all);
+                }
+                println!("\n{text}");
+                done.push(document::Measured {
+                    part,
+                    underlay,
+                    text,
+                });
             }
-            println!("\n{text}");
-            done.push((part, text));
         }
     }
     if plan.write {
         document::write_race(&done)?;
     }
-    if plan.check && reached.is_none() {
+    if plan.check && reached.is_empty() {
         println!("the goals were not measured; they belong to the part tcp");
     }
-    Ok(!plan.check || reached == Some(true))
+    let is_well = !reached.is_empty() && reached.iter().all(|reached| *reached);
+    Ok(!plan.check || is_well)
 }
 
 /// A part of the document: title, what was done, the table and what follows from it.
-fn section(part: Part, plan: &Plan, table: &str) -> String {
+fn section(part: Part, underlay: Underlay, plan: &Plan, table: &str) -> String {
     let (rounds, seconds) = (plan.rounds, plan.seconds);
     let plural = if rounds == 1 { "round" } else { "rounds" };
+    let mode = match underlay {
+        Underlay::Veth => "",
+        Underlay::Nic => ", packets as through network cards",
+    };
     format!(
-        "### {}\n\n{}\n\nMedians of {rounds} interleaved {plural} of {seconds} s (lowest–highest), {}{}.\n\n{table}",
+        "### {}{mode}\n\n{}\n\nMedians of {rounds} interleaved {plural} of {seconds} s (lowest–highest), {}{}.\n\n{table}",
         part.title(),
         part.about(),
         document::machine(),
@@ -199,7 +215,7 @@ fn floods(bench: &Bench<'_>, lanes: &[Lane], part: Part) -> Outcome<Vec<Flood>> 
                 Ok(at(PACKETS, rates::fastest(bench, lane, PACKETS)?))
             })
             .collect(),
-        Part::Tcp | Part::Many | Part::Relay => Ok(Vec::new()),
+        Part::Tcp | Part::Many | Part::Relay | Part::Trips => Ok(Vec::new()),
     }
 }
 
@@ -213,7 +229,7 @@ fn sample(bench: &Bench<'_>, lane: &Lane, part: Part, flood: Option<&Flood>) -> 
                 four.gbits_per_second,
                 one.cpu_seconds_per_gbit,
                 four.cpu_seconds_per_gbit,
-                bench.round_trip(lane)?,
+                bench.round_trips(lane)?.median_micros,
                 one.counted,
             ]
         }
@@ -246,12 +262,21 @@ fn sample(bench: &Bench<'_>, lane: &Lane, part: Part, flood: Option<&Flood>) -> 
         }
         Part::Relay => {
             let one = bench.tcp(lane, 1)?;
-            let trip = bench.round_trip(lane)?;
+            let trips = bench.round_trips(lane)?;
             vec![
                 one.gbits_per_second,
                 one.cpu_seconds_per_gbit,
-                trip,
+                trips.median_micros,
                 one.counted,
+            ]
+        }
+        Part::Trips => {
+            let trips = bench.round_trips(lane)?;
+            vec![
+                trips.median_micros,
+                trips.slow_micros,
+                trips.cpu_seconds_per_million,
+                trips.counted,
             ]
         }
     })

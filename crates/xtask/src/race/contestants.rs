@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::network::{Lane, Network, Shape, container_address};
+use super::network::{Lane, Network, Shape, Underlay, container_address};
 use super::plan::Contestant;
 use crate::race::meter::Meter;
 use crate::stage::{Outcome, Stage, run, wait_for};
@@ -18,12 +18,26 @@ const SLEEVE_CIPHER: &str = "WEFT_SLEEVE_CIPHER";
 const PASSWORD: &str = "race-password-with-enough-letters";
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// The binaries of Weft that take part.
+pub(super) struct Binaries {
+    pub(super) weft: PathBuf,
+    /// The one it is compared with, if any.
+    pub(super) before: Option<PathBuf>,
+}
+
+/// Where the contestants meet.
+#[derive(Clone, Copy)]
+pub(super) struct Ground<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) meter: &'a Meter,
+    pub(super) shape: Shape,
+    pub(super) underlay: Underlay,
+}
+
 /// Sets up every contestant that can take part.
 pub(super) fn lanes(
-    stage: &Stage,
-    meter: &Meter,
-    weft: &Path,
-    shape: Shape,
+    ground: Ground<'_>,
+    binaries: &Binaries,
     contestants: &[Contestant],
 ) -> Outcome<Vec<Lane>> {
     let weaver = std::env::var_os(ORIGINAL).map(PathBuf::from);
@@ -33,19 +47,30 @@ pub(super) fn lanes(
     let mut lanes = Vec::new();
     for &contestant in contestants {
         let network = Network {
-            stage,
-            meter,
+            stage: ground.stage,
+            meter: ground.meter,
             contestant,
-            shape,
+            shape: ground.shape,
+            underlay: ground.underlay,
         };
-        lanes.push(match (contestant, &weaver) {
-            (Contestant::Raw, _) => raw(&network)?,
-            (Contestant::WeftPlain | Contestant::WeftEncrypted | Contestant::WeftSecretbox, _) => {
-                sleeve(&network, weft)?
+        let lane = match contestant {
+            Contestant::Raw => Some(raw(&network)?),
+            Contestant::Vxlan => Some(vxlan(&network)?),
+            Contestant::BeforePlain | Contestant::BeforeEncrypted => {
+                let before = binaries.before.as_deref();
+                before.map(|before| sleeve(&network, before)).transpose()?
             }
-            (_, Some(weaver)) => original(&network, weaver)?,
-            (_, None) => continue,
-        });
+            Contestant::WeftPlain | Contestant::WeftEncrypted | Contestant::WeftSecretbox => {
+                Some(sleeve(&network, &binaries.weft)?)
+            }
+            Contestant::OriginalPlain | Contestant::OriginalEncrypted => {
+                let weaver = weaver.as_deref();
+                weaver
+                    .map(|weaver| original(&network, weaver))
+                    .transpose()?
+            }
+        };
+        lanes.extend(lane);
     }
     Ok(lanes)
 }
@@ -54,6 +79,12 @@ fn raw(network: &Network<'_>) -> Outcome<Lane> {
     network.lay()?;
     network.forward()?;
     open(network, network.host_lane())
+}
+
+fn vxlan(network: &Network<'_>) -> Outcome<Lane> {
+    network.lay()?;
+    network.lay_vxlan()?;
+    open(network, network.container_lane())
 }
 
 fn sleeve(network: &Network<'_>, weft: &Path) -> Outcome<Lane> {

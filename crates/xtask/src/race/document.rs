@@ -14,6 +14,7 @@
 
 use std::fs;
 
+use super::network::Underlay;
 use super::plan::Part;
 use crate::stage::Outcome;
 
@@ -31,6 +32,10 @@ const ABOUT: &str = "## Beside the original\n\n\
     What two Wefts send each other encrypted is sealed with AES-256-GCM where both processors have \
     instructions for it. In the row \"weft sleeve secretbox\" Weft offers only the original's cipher, NaCl's \
     secretbox (`WEFT_SLEEVE_CIPHER=secretbox`): that is what a Weft sends to an original.\n\n\
+    Where a table says so, packets of the MTU's size cross the cables, as through network cards: `gso`, `tso` \
+    and `tx-udp-segmentation` are off and `gro` is on at both ends (`--underlay nic`). Elsewhere \
+    super-packets of up to 64 KiB cross them in one piece, as veths have it. A row \"weft before\" is another \
+    binary of Weft, measured in the same rounds (`--before FILE`).\n\n\
     Only ratios within one table mean something; differences \
     below 15 % do not.\n";
 
@@ -39,8 +44,15 @@ pub(crate) fn write(name: &str, body: &str) -> Outcome<()> {
     edit(|text| replace(text, name, body))
 }
 
+/// A part of the race and what it came to.
+pub(super) struct Measured {
+    pub(super) part: Part,
+    pub(super) underlay: Underlay,
+    pub(super) text: String,
+}
+
 /// Puts the measured parts of the race into the file.
-pub(super) fn write_race(parts: &[(Part, String)]) -> Outcome<()> {
+pub(super) fn write_race(parts: &[Measured]) -> Outcome<()> {
     edit(|text| {
         let old = inside(text, "race")?.unwrap_or_default();
         replace(text, "race", &race(old, parts)?)
@@ -57,13 +69,18 @@ fn edit(change: impl Fn(&str) -> Outcome<String>) -> Outcome<()> {
 }
 
 /// What stands between the comments of the race: new parts, and old ones where there is no new one.
-fn race(old: &str, parts: &[(Part, String)]) -> Outcome<String> {
+fn race(old: &str, parts: &[Measured]) -> Outcome<String> {
     let mut text = ABOUT.to_owned();
-    for part in Part::ALL {
-        let name = format!("race-{}", part.word());
-        let new = parts.iter().find(|(p, _)| *p == part);
-        let body = match new {
-            Some((_, body)) => Some(body.as_str()),
+    let all = Part::ALL.into_iter();
+    let all = all.flat_map(|part| Underlay::ALL.map(|underlay| (part, underlay)));
+    for (part, underlay) in all {
+        let name = match underlay {
+            Underlay::Veth => format!("race-{}", part.word()),
+            Underlay::Nic => format!("race-{}-nic", part.word()),
+        };
+        let is_new = |new: &&Measured| (new.part, new.underlay) == (part, underlay);
+        let body = match parts.iter().find(is_new) {
+            Some(new) => Some(new.text.as_str()),
             None => inside(old, &name)?,
         };
         if let Some(body) = body {
@@ -191,13 +208,22 @@ mod tests {
 
     #[test]
     fn parts_that_were_not_measured_stay() {
-        let tcp = (Part::Tcp, "tcp one".to_owned());
-        let relay = (Part::Relay, "relay one".to_owned());
-        let first = race("", &[relay, tcp]).unwrap();
-        let second = race(&first, &[(Part::Relay, "relay two".to_owned())]).unwrap();
+        let measured = |part, underlay, text: &str| Measured {
+            part,
+            underlay,
+            text: text.to_owned(),
+        };
+        let tcp = measured(Part::Tcp, Underlay::Veth, "tcp one");
+        let cards = measured(Part::Tcp, Underlay::Nic, "tcp over cards");
+        let relay = measured(Part::Relay, Underlay::Veth, "relay one");
+        let first = race("", &[relay, cards, tcp]).unwrap();
+        let relay = measured(Part::Relay, Underlay::Veth, "relay two");
+        let second = race(&first, &[relay]).unwrap();
         assert!(second.contains("tcp one") && second.contains("relay two"));
+        assert!(second.contains("tcp over cards"));
         assert!(!second.contains("relay one"));
-        assert!(first.find("tcp one") < first.find("relay one"));
+        assert!(first.find("tcp one") < first.find("tcp over cards"));
+        assert!(first.find("tcp over cards") < first.find("relay one"));
         assert_eq!(second.matches("## Beside the original").count(), 1);
     }
 }

@@ -1,9 +1,9 @@
-//! What the encrypted sleeve has to reach beside the original.
+//! What the encrypted sleeve has to reach beside the original, and beside another binary of Weft.
 
-use super::plan::{CPU_FOUR, CPU_PER_GBIT, Comparison, FOUR_STREAMS, ONE_STREAM, TRIP};
+use super::plan::{CPU_FOUR, CPU_PER_GBIT, Comparison, FOUR_STREAMS, ONE_STREAM, Part, TRIP};
 use super::table::{Column, Table};
 
-/// One goal: a ratio of medians, Weft's to the original's, both encrypted.
+/// One goal: a ratio of medians, Weft's to that of another row.
 struct Goal {
     what: &'static str,
     column: Column,
@@ -15,6 +15,13 @@ enum Bound {
     AtLeast(f64),
     AtMost(f64),
 }
+
+/// What a changed data plane has to reach beside the one before.
+const TRIPS: [Goal; 1] = [Goal {
+    what: "median round trip",
+    column: TRIP,
+    bound: Bound::AtMost(0.8),
+}];
 
 fn goals() -> [Goal; 5] {
     let goal = |what, column, bound| Goal {
@@ -39,11 +46,27 @@ fn goals() -> [Goal; 5] {
     ]
 }
 
-/// The verdict on the first part of the race, one line per goal, and whether all are reached. The
-/// goals are those of what Wefts send each other; how far the original's cipher reaches is only told.
-pub(super) fn verdict(table: &Table) -> (String, bool) {
-    let (lines, all) = compare(table, &Comparison::ENCRYPTED);
-    let (others, _) = compare(table, &Comparison::SECRETBOX);
+/// The verdict on a part that has goals, one line for each, and whether all are reached.
+pub(super) fn verdict(part: Part, table: &Table) -> Option<(String, bool)> {
+    match part {
+        Part::Tcp => Some(beside_the_original(table)),
+        Part::Trips => beside_the_one_before(table),
+        Part::Flows | Part::Packets | Part::Many | Part::Relay => None,
+    }
+}
+
+/// Round trips, if another binary took part.
+fn beside_the_one_before(table: &Table) -> Option<(String, bool)> {
+    table.ratio(&Comparison::BEFORE, &TRIP)?;
+    let (lines, all) = compare(table, &Comparison::BEFORE, &TRIPS);
+    Some((format!("Goal, beside the Weft before:\n\n{lines}"), all))
+}
+
+/// The goals are those of what Wefts send each other; how far the original's cipher reaches is only
+/// told.
+fn beside_the_original(table: &Table) -> (String, bool) {
+    let (lines, all) = compare(table, &Comparison::ENCRYPTED, &goals());
+    let (others, _) = compare(table, &Comparison::SECRETBOX, &goals());
     let text = format!(
         "Goals, encrypted Weft beside the encrypted original:\n\n{lines}\n\
          The same with the original's cipher (`--check` does not count it):\n\n{others}"
@@ -52,18 +75,18 @@ pub(super) fn verdict(table: &Table) -> (String, bool) {
 }
 
 /// One line per goal for two rows, and whether all are reached.
-fn compare(table: &Table, rows: &Comparison) -> (String, bool) {
+fn compare(table: &Table, rows: &Comparison, goals: &[Goal]) -> (String, bool) {
     let mut all = true;
     let mut text = String::new();
     for Goal {
         what,
         column,
         bound,
-    } in goals()
+    } in goals
     {
-        let ratio = table.ratio(rows, &column).unwrap_or(f64::NAN);
+        let ratio = table.ratio(rows, column).unwrap_or(f64::NAN);
         // What is not a number is not reached.
-        let (reached, words, shown) = match bound {
+        let (reached, words, shown) = match *bound {
             Bound::AtLeast(least) => (
                 ratio >= least,
                 format!("at least {least:.0} times"),
@@ -89,7 +112,6 @@ fn compare(table: &Table, rows: &Comparison) -> (String, bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::Part;
     use super::*;
 
     const REACHED: [f64; 6] = [10.0, 10.0, 0.1, 0.1, 60.0, 1.0];
@@ -107,6 +129,10 @@ mod tests {
         table.add(1, secretbox.to_vec());
         table.add(2, vec![1.0, 1.0, 1.0, 1.0, 100.0, 1.0]);
         table
+    }
+
+    fn verdict(table: &Table) -> (String, bool) {
+        super::verdict(Part::Tcp, table).expect("the part has goals")
     }
 
     /// The goals, and the lines below the second heading.
@@ -141,6 +167,21 @@ mod tests {
         let (goals, others) = parts(&text);
         assert!(!goals.contains("MISSED"), "{text}");
         assert_eq!(others.matches(": MISSED\n").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn round_trips_have_a_goal_only_beside_another_binary() {
+        let names = ["weft before encrypted", "weft sleeve encrypted"];
+        let mut alone = Table::new(Part::Trips.columns(), &names[1..]);
+        alone.add(0, vec![80.0, 100.0, 1.0, 1.0]);
+        assert!(super::verdict(Part::Trips, &alone).is_none());
+        for (now, reached) in [(80.0, true), (81.0, false)] {
+            let mut table = Table::new(Part::Trips.columns(), &names);
+            table.add(0, vec![100.0, 200.0, 1.0, 1.0]);
+            table.add(1, vec![now, 200.0, 1.0, 1.0]);
+            let (text, all) = super::verdict(Part::Trips, &table).expect("both took part");
+            assert_eq!(all, reached, "{text}");
+        }
     }
 
     #[test]

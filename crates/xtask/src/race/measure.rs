@@ -30,6 +30,15 @@ pub(super) struct Throughput {
     pub(super) counted: f64,
 }
 
+/// How long round trips took.
+pub(super) struct RoundTrips {
+    pub(super) median_micros: f64,
+    /// One of a hundred took longer.
+    pub(super) slow_micros: f64,
+    pub(super) cpu_seconds_per_million: f64,
+    pub(super) counted: f64,
+}
+
 /// Datagrams to be sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Flood {
@@ -155,18 +164,27 @@ impl Bench<'_> {
         Ok(delivery(sent, said, used))
     }
 
-    /// Median round trip in microseconds.
-    pub(super) fn round_trip(&self, lane: &Lane) -> Outcome<f64> {
+    /// Round trips one after the other.
+    pub(super) fn round_trips(&self, lane: &Lane) -> Outcome<RoundTrips> {
         let own = own_path()?;
         let address = lane.to.address.as_str();
         let echo = [own.as_str(), "traffic", "echo", address];
         let echo = start(&mut self.counted(lane, &lane.to, &echo))?;
+        let mut before = self.meter.now(lane.name);
         let said = wait_for("a ping-pong", LIMIT, || {
+            before = self.meter.now(lane.name);
             let words = [own.as_str(), "traffic", "pingpong", address, TRIP_SECONDS];
             run(&mut self.counted(lane, &lane.from[0], &words))
         });
+        let used = self.meter.now(lane.name).since(before);
         end(echo)?;
-        Ok(numbers_of::<3>(&said?)?[0])
+        let [median, slow, count] = numbers_of::<3>(&said?)?;
+        Ok(RoundTrips {
+            median_micros: median,
+            slow_micros: slow,
+            cpu_seconds_per_million: used.group / (count / 1e6),
+            counted: share(used),
+        })
     }
 
     /// A command in a place, on its core, counted for the lane.

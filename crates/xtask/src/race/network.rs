@@ -12,6 +12,9 @@ use super::plan::Contestant;
 use crate::race::meter::Meter;
 use crate::stage::{Outcome, Stage, run};
 
+/// What the kernel's VXLAN carries in packets of 1500 bytes.
+const VXLAN_MTU_BYTES: &str = "1450";
+
 /// How hosts are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -76,6 +79,60 @@ impl Shape {
     }
 }
 
+/// What crosses the cables between hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Underlay {
+    /// Super-packets of up to 64 KiB in one piece, as between hosts on one machine.
+    Veth,
+    /// Packets of the MTU's size, cut by the sender and merged by the receiver, as through network
+    /// cards.
+    Nic,
+}
+
+impl Underlay {
+    pub(super) const ALL: [Self; 2] = [Self::Veth, Self::Nic];
+
+    /// Its name on the command line.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Veth => "veth",
+            Self::Nic => "nic",
+        }
+    }
+
+    /// Modes separated by commas, in the order of the race.
+    pub(super) fn read(words: &str) -> Outcome<Vec<Self>> {
+        let mut modes = Vec::new();
+        for word in words.split(',') {
+            let mode = Self::ALL.into_iter().find(|mode| mode.word() == word);
+            modes.push(mode.ok_or_else(|| {
+                let known = Self::ALL.map(Self::word).join(", ");
+                format!("no underlay is called {word}; there are {known}")
+            })?);
+        }
+        modes.sort_unstable();
+        modes.dedup();
+        Ok(modes)
+    }
+
+    /// Settings of both ends of every cable, for `ethtool -K`.
+    const fn offloads(self) -> &'static [&'static str] {
+        match self {
+            Self::Veth => &[],
+            Self::Nic => &[
+                "gso",
+                "off",
+                "tso",
+                "off",
+                "tx-udp-segmentation",
+                "off",
+                "gro",
+                "on",
+            ],
+        }
+    }
+}
+
 /// Where a stream begins or ends.
 pub(super) struct Place {
     /// Namespace.
@@ -106,6 +163,7 @@ pub(super) struct Network<'a> {
     pub(super) meter: &'a Meter,
     pub(super) contestant: Contestant,
     pub(super) shape: Shape,
+    pub(super) underlay: Underlay,
 }
 
 impl Network<'_> {
@@ -150,6 +208,9 @@ impl Network<'_> {
             }
         }
         for host in self.hosts() {
+            for device in self.devices(host) {
+                self.set_offloads(&self.host(host), device)?;
+            }
             let mask = 1 << self.core(host);
             self.shell(
                 host,
@@ -175,6 +236,54 @@ impl Network<'_> {
                 .ip(&switch, &["link", "set", &port, "master", "br0"])?;
             self.stage
                 .ip(&host, &["addr", "add", &address, "dev", "eth0"])?;
+            self.set_offloads(&switch, &port)?;
+        }
+        Ok(())
+    }
+
+    /// The ends of cables on a host.
+    const fn devices(&self, host: usize) -> &'static [&'static str] {
+        match (self.shape, host) {
+            (Shape::Line, 2) => &["eth0", "eth1"],
+            (Shape::Pair | Shape::Star | Shape::Line, _) => &["eth0"],
+        }
+    }
+
+    fn set_offloads(&self, space: &str, device: &str) -> Outcome<()> {
+        let offloads = self.underlay.offloads();
+        if offloads.is_empty() {
+            return Ok(());
+        }
+        let mut ethtool = self.stage.command(space, "ethtool");
+        run(ethtool.args(["-K", device]).args(offloads)).map(drop)
+    }
+
+    /// A bridge with a container and a VXLAN device of the kernel on each host of a pair.
+    pub(super) fn lay_vxlan(&self) -> Outcome<()> {
+        for (host, other) in [(1, 2), (2, 1)] {
+            let name = self.host(host);
+            let (local, remote) = (self.shape.address(host), self.shape.address(other));
+            let far = self.stage.full(&self.container(host));
+            let ends = ["local", &local, "remote", &remote, "dstport", "4789"];
+            let vxlan = ["link", "add", "vx0", "type", "vxlan", "id", "7"];
+            let mtu = ["mtu", VXLAN_MTU_BYTES];
+            let veth = ["type", "veth", "peer", "name", "ethwe"];
+            let place = ["netns", far.as_str()];
+            for words in [
+                &["link", "add", "weave", "type", "bridge"][..],
+                &["link", "set", "weave", "up"],
+                &[&vxlan[..], &ends].concat(),
+                &["link", "set", "vx0", "master", "weave", "up"],
+                &[&["link", "add", "ctr"][..], &mtu, &veth, &mtu, &place].concat(),
+                &["link", "set", "ctr", "master", "weave", "up"],
+            ] {
+                self.stage.ip(&name, words)?;
+            }
+            let (container, address) = (self.container(host), container_address(host));
+            let address = format!("{address}/24");
+            self.stage
+                .ip(&container, &["addr", "add", &address, "dev", "ethwe"])?;
+            self.stage.ip(&container, &["link", "set", "ethwe", "up"])?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::network::Shape;
+use super::network::{Shape, Underlay};
 use super::table::{Column, Ratio};
 use crate::options::Options;
 use crate::stage::Outcome;
@@ -15,12 +15,18 @@ pub(super) enum Part {
     Packets,
     Many,
     Relay,
+    Trips,
 }
 
 /// Who takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Contestant {
     Raw,
+    /// The kernel's own tunnel, without any daemon.
+    Vxlan,
+    /// Another binary of Weft, usually an older one.
+    BeforePlain,
+    BeforeEncrypted,
     WeftPlain,
     WeftEncrypted,
     /// Encrypted, with the one cipher the original knows.
@@ -38,10 +44,13 @@ pub(super) struct Plan {
     /// Missed goals end the command with an error.
     pub(super) check: bool,
     pub(super) parts: Vec<Part>,
+    pub(super) underlays: Vec<Underlay>,
     /// Share of a core beside another program, for machines that are not quiet.
     pub(super) weight: u64,
     /// A binary to measure instead of one built from these sources.
     pub(super) weft: Option<PathBuf>,
+    /// Another binary to measure beside it.
+    pub(super) before: Option<PathBuf>,
 }
 
 /// What version 2 of control groups can express.
@@ -55,8 +64,10 @@ impl Plan {
             write: false,
             check: false,
             parts: Part::ALL.to_vec(),
+            underlays: Vec::new(),
             weight: 1,
             weft: None,
+            before: None,
         };
         let mut options = Options::of(arguments);
         while let Some(name) = options.next_name() {
@@ -67,21 +78,29 @@ impl Plan {
                 "--write" => plan.write = true,
                 "--check" => plan.check = true,
                 "--only" => plan.parts = Part::read(options.value()?)?,
+                "--underlay" => plan.underlays = Underlay::read(options.value()?)?,
                 "--weft" => plan.weft = Some(PathBuf::from(options.value()?)),
+                "--before" => plan.before = Some(PathBuf::from(options.value()?)),
                 _ => return options.unknown(),
             }
+        }
+        if plan.underlays.is_empty() {
+            // Goals have to be reached in every mode.
+            let modes = if plan.check { 2 } else { 1 };
+            plan.underlays = Underlay::ALL[..modes].to_vec();
         }
         Ok(plan)
     }
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Tcp,
         Self::Flows,
         Self::Packets,
         Self::Many,
         Self::Relay,
+        Self::Trips,
     ];
 
     /// Parts separated by commas, in the order of the race.
@@ -107,6 +126,7 @@ impl Part {
             Self::Packets => "packets",
             Self::Many => "many",
             Self::Relay => "relay",
+            Self::Trips => "trips",
         }
     }
 
@@ -117,12 +137,13 @@ impl Part {
             Self::Packets => "64-byte packets",
             Self::Many => "Many to one: eight peers send to a ninth",
             Self::Relay => "A relay in the middle",
+            Self::Trips => "Round trips",
         }
     }
 
     pub(super) const fn shape(self) -> Shape {
         match self {
-            Self::Tcp | Self::Flows | Self::Packets => Shape::Pair,
+            Self::Tcp | Self::Flows | Self::Packets | Self::Trips => Shape::Pair,
             Self::Many => Shape::Star,
             Self::Relay => Shape::Line,
         }
@@ -137,18 +158,37 @@ impl Part {
     /// encrypted ones would take the measurement's own time.
     pub(super) const fn contestants(self) -> &'static [Contestant] {
         match self {
-            Self::Tcp | Self::Relay => &Contestant::ALL,
+            Self::Tcp | Self::Relay => &[
+                Contestant::Raw,
+                Contestant::BeforePlain,
+                Contestant::WeftPlain,
+                Contestant::BeforeEncrypted,
+                Contestant::WeftEncrypted,
+                Contestant::WeftSecretbox,
+                Contestant::OriginalPlain,
+                Contestant::OriginalEncrypted,
+            ],
             Self::Flows | Self::Packets => &[
                 Contestant::Raw,
+                Contestant::BeforePlain,
                 Contestant::WeftPlain,
+                Contestant::BeforeEncrypted,
                 Contestant::WeftEncrypted,
                 Contestant::OriginalPlain,
                 Contestant::OriginalEncrypted,
             ],
             Self::Many => &[
                 Contestant::Raw,
+                Contestant::BeforeEncrypted,
                 Contestant::WeftEncrypted,
                 Contestant::WeftSecretbox,
+                Contestant::OriginalEncrypted,
+            ],
+            Self::Trips => &[
+                Contestant::Raw,
+                Contestant::Vxlan,
+                Contestant::BeforeEncrypted,
+                Contestant::WeftEncrypted,
                 Contestant::OriginalEncrypted,
             ],
         }
@@ -168,6 +208,7 @@ impl Part {
             Self::Packets => &[DELIVERED, OFFERED, LOST, CPU_PER_MILLION, COUNTED],
             Self::Many => &[EIGHT_STREAMS, CPU_PER_GBIT, COUNTED],
             Self::Relay => &[ONE_STREAM, CPU_PER_GBIT, TRIP, COUNTED],
+            Self::Trips => &[TRIP, SLOW_TRIP, CPU_PER_TRIP, COUNTED],
         }
     }
 
@@ -199,13 +240,23 @@ impl Part {
                  raw row it does): one TCP stream from a container on A to one on C. B has a core of \
                  its own; A and C share the other."
             }
+            Self::Trips => {
+                "64 bytes over TCP to a container on the other host and back, one after the other, for \
+                 two seconds in each round. Each end, its daemon and its interrupts have a core: the two \
+                 ends wait for each other, so what counts is how often a core falls asleep and a program \
+                 has to be woken, not how much work there is."
+            }
         }
     }
 }
 
 impl Contestant {
-    const ALL: [Self; 6] = [
+    #[cfg(test)]
+    const ALL: [Self; 9] = [
         Self::Raw,
+        Self::Vxlan,
+        Self::BeforePlain,
+        Self::BeforeEncrypted,
         Self::WeftPlain,
         Self::WeftEncrypted,
         Self::WeftSecretbox,
@@ -216,6 +267,9 @@ impl Contestant {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw veth",
+            Self::Vxlan => "kernel VXLAN",
+            Self::BeforePlain => "weft before plain",
+            Self::BeforeEncrypted => "weft before encrypted",
             Self::WeftPlain => "weft sleeve plain",
             Self::WeftEncrypted => "weft sleeve encrypted",
             Self::WeftSecretbox => "weft sleeve secretbox",
@@ -228,6 +282,9 @@ impl Contestant {
     pub(super) const fn tag(self) -> &'static str {
         match self {
             Self::Raw => "raw",
+            Self::Vxlan => "vx",
+            Self::BeforePlain => "bp",
+            Self::BeforeEncrypted => "be",
             Self::WeftPlain => "wp",
             Self::WeftEncrypted => "we",
             Self::WeftSecretbox => "ws",
@@ -243,48 +300,81 @@ impl Contestant {
     pub(super) const fn is_encrypted(self) -> bool {
         matches!(
             self,
-            Self::WeftEncrypted | Self::WeftSecretbox | Self::OriginalEncrypted
+            Self::BeforeEncrypted
+                | Self::WeftEncrypted
+                | Self::WeftSecretbox
+                | Self::OriginalEncrypted
         )
     }
 
     /// The ciphers its daemons are told to offer, whatever the user's own environment says.
     pub(super) const fn sleeve_cipher(self) -> Option<&'static str> {
         match self {
-            Self::WeftEncrypted => Some("auto"),
+            Self::BeforeEncrypted | Self::WeftEncrypted => Some("auto"),
             Self::WeftSecretbox => Some("secretbox"),
-            Self::Raw | Self::WeftPlain | Self::OriginalPlain | Self::OriginalEncrypted => None,
+            Self::Raw
+            | Self::Vxlan
+            | Self::BeforePlain
+            | Self::WeftPlain
+            | Self::OriginalPlain
+            | Self::OriginalEncrypted => None,
         }
     }
 }
 
-/// A row of Weft and the row of the original it stands beside.
+/// A row of Weft and the row it stands beside.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Comparison {
-    /// What tells it from the others, for the reader.
+    /// What is compared, for the reader.
     pub(super) words: &'static str,
     pub(super) weft: Contestant,
-    pub(super) original: Contestant,
+    pub(super) other: Contestant,
 }
 
 impl Comparison {
-    pub(super) const ALL: [Self; 3] = [Self::PLAIN, Self::ENCRYPTED, Self::SECRETBOX];
+    pub(super) const ALL: [Self; 6] = [
+        Self::PLAIN,
+        Self::ENCRYPTED,
+        Self::SECRETBOX,
+        Self::BEFORE_PLAIN,
+        Self::BEFORE,
+        Self::VXLAN,
+    ];
 
     pub(super) const PLAIN: Self = Self {
-        words: "plain",
+        words: "Weft's sleeve to the original's, plain",
         weft: Contestant::WeftPlain,
-        original: Contestant::OriginalPlain,
+        other: Contestant::OriginalPlain,
     };
 
     pub(super) const ENCRYPTED: Self = Self {
-        words: "encrypted",
+        words: "Weft's sleeve to the original's, encrypted",
         weft: Contestant::WeftEncrypted,
-        original: Contestant::OriginalEncrypted,
+        other: Contestant::OriginalEncrypted,
     };
 
     pub(super) const SECRETBOX: Self = Self {
-        words: "encrypted, with the original's cipher",
+        words: "Weft's sleeve to the original's, encrypted, with the original's cipher",
         weft: Contestant::WeftSecretbox,
-        original: Contestant::OriginalEncrypted,
+        other: Contestant::OriginalEncrypted,
+    };
+
+    pub(super) const BEFORE_PLAIN: Self = Self {
+        words: "Weft to the Weft before, plain",
+        weft: Contestant::WeftPlain,
+        other: Contestant::BeforePlain,
+    };
+
+    pub(super) const BEFORE: Self = Self {
+        words: "Weft to the Weft before, encrypted",
+        weft: Contestant::WeftEncrypted,
+        other: Contestant::BeforeEncrypted,
+    };
+
+    pub(super) const VXLAN: Self = Self {
+        words: "Weft's sleeve, encrypted, to the kernel's VXLAN in clear",
+        weft: Contestant::WeftEncrypted,
+        other: Contestant::Vxlan,
     };
 }
 
@@ -295,6 +385,11 @@ pub(super) const ONE_STREAM: Column = Column::new("1 stream, Gbit/s", 2)
 pub(super) const CPU_PER_GBIT: Column =
     Column::new("CPU-s per Gbit", 3).ratio(Ratio::Of("the CPU time per gigabit"));
 pub(super) const TRIP: Column = Column::new("round trip, µs", 0).ratio(Ratio::Of("the round trip"));
+
+/// Of `trips` alone.
+const SLOW_TRIP: Column = Column::new("99th percentile, µs", 0);
+const CPU_PER_TRIP: Column =
+    Column::new("CPU-s per million trips", 0).ratio(Ratio::Of("the CPU time per trip"));
 
 /// Of `tcp` alone; the goals name them.
 pub(super) const FOUR_STREAMS: Column = Column::new("4 streams, Gbit/s", 2)
@@ -337,7 +432,7 @@ mod tests {
                 Part::Tcp | Part::Many | Part::Relay => {
                     at(Contestant::WeftEncrypted).map(|encrypted| encrypted + 1)
                 }
-                Part::Flows | Part::Packets => None,
+                Part::Flows | Part::Packets | Part::Trips => None,
             };
             assert_eq!(at(Contestant::WeftSecretbox), expected, "{part:?}");
         }
@@ -346,11 +441,12 @@ mod tests {
     #[test]
     fn only_parts_with_the_same_rows_share_a_stage() {
         let stages: Vec<&[Part]> = Part::ALL.chunk_by(|a, b| a.shares_stage_with(*b)).collect();
-        let expected: [&[Part]; 4] = [
+        let expected: [&[Part]; 5] = [
             &[Part::Tcp],
             &[Part::Flows, Part::Packets],
             &[Part::Many],
             &[Part::Relay],
+            &[Part::Trips],
         ];
         assert_eq!(stages, expected);
     }
@@ -372,6 +468,39 @@ mod tests {
                 assert_ne!(one.tag(), other.tag());
             }
         }
+    }
+
+    #[test]
+    fn a_binary_from_before_stands_right_above_the_row_it_is_compared_with() {
+        let plan = Plan::read(&["--before", "/opt/old/weft"]).unwrap();
+        assert_eq!(plan.before, Some(PathBuf::from("/opt/old/weft")));
+        for part in Part::ALL {
+            let rows = part.contestants();
+            let at = |row| rows.iter().position(|&contestant| contestant == row);
+            for rows in [Comparison::BEFORE_PLAIN, Comparison::BEFORE] {
+                let before = at(rows.other).map(|at| at + 1);
+                assert_eq!(
+                    before,
+                    at(rows.weft).filter(|_| before.is_some()),
+                    "{part:?}"
+                );
+            }
+            assert!(at(Contestant::BeforeEncrypted).is_some(), "{part:?}");
+        }
+    }
+
+    #[test]
+    fn goals_are_checked_in_every_mode_unless_one_is_named() {
+        let modes = |arguments: &[&str]| Plan::read(arguments).unwrap().underlays;
+        assert_eq!(modes(&[]), [Underlay::Veth]);
+        assert_eq!(modes(&["--check"]), Underlay::ALL);
+        assert_eq!(modes(&["--check", "--underlay", "nic"]), [Underlay::Nic]);
+        assert_eq!(modes(&["--underlay", "nic,veth"]), Underlay::ALL);
+        let unknown = Plan::read(&["--underlay", "wifi"]).unwrap_err();
+        assert!(
+            unknown.contains("wifi") && unknown.contains("nic"),
+            "{unknown}"
+        );
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
+use super::contestants::{Binaries, Ground};
 use super::measure::{Bench, Flood};
 use super::meter::Meter;
-use super::network::{Lane, Shape};
+use super::network::{Lane, Shape, Underlay};
 use super::plan::{Contestant, WEIGHT_MAX};
 use super::samples::{Sample, Tally, Work};
 use super::{PACKETS, STAGE, contestants, document, guard};
@@ -124,7 +125,17 @@ fn profile(plan: &Plan) -> Outcome<()> {
     let file = stage.directory().join("perf.data");
     try_perf(&file)?;
     let contestants = [Contestant::WeftEncrypted];
-    let lanes = contestants::lanes(&stage, &meter, &weft, Shape::Pair, &contestants)?;
+    let ground = Ground {
+        stage: &stage,
+        meter: &meter,
+        shape: Shape::Pair,
+        underlay: Underlay::Veth,
+    };
+    let binaries = Binaries {
+        weft: weft.clone(),
+        before: None,
+    };
+    let lanes = contestants::lanes(ground, &binaries, &contestants)?;
     let lane = lanes.first().ok_or("weft did not take part")?;
     let bench = Bench {
         stage: &stage,

@@ -13,7 +13,7 @@ pub(super) struct Column {
     ratio: Option<Ratio>,
 }
 
-/// How Weft's number stands to the original's, in words that follow the number.
+/// How Weft's number stands to another, in words that follow the number.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Ratio {
     /// More is better: "10.5 times ...".
@@ -74,17 +74,17 @@ impl Table {
         self.rows[row].samples.push(sample);
     }
 
-    /// Weft's median in a column divided by the original's, if both took part.
+    /// Weft's median in a column divided by the other's, if both took part.
     pub(super) fn ratio(&self, rows: &Comparison, column: &Column) -> Option<f64> {
         let at = self.columns.iter().position(|c| c.title == column.title)?;
         let median = |who: &str| {
             let row = self.rows.iter().find(|row| row.name == who)?;
             row.summary(at).map(|summary| summary.median)
         };
-        Some(median(rows.weft.name())? / median(rows.original.name())?)
+        Some(median(rows.weft.name())? / median(rows.other.name())?)
     }
 
-    /// The table, and a sentence for each comparison that has both Weft and the original.
+    /// The table, and a sentence for each comparison that has both rows.
     pub(super) fn render(&self) -> String {
         let mut text = String::from("| path |");
         let mut rule = String::from("|---|");
@@ -115,10 +115,7 @@ impl Table {
             let parts: Vec<String> = self.sentences(rows);
             if !parts.is_empty() {
                 let (words, parts) = (rows.words, parts.join(", "));
-                let _ = write!(
-                    text,
-                    "\nWeft's sleeve to the original's, {words}: {parts}.\n"
-                );
+                let _ = write!(text, "\n{words}: {parts}.\n");
             }
         }
         text
