@@ -121,25 +121,24 @@ fn work(
                 capture.is_ready = true;
             }
         }
+        batches += 1;
+        if batches >= BATCHES_UNTIL_LOOK {
+            batches = 0;
+            look(shared, &lookout, Wait::Never, &mut capture, &mut receive)?;
+        }
         let is_idle = capture.as_ref().is_none_or(|capture| !capture.is_ready)
             && receive.as_ref().is_none_or(|receive| !receive.is_ready());
-        batches += 1;
-        if is_idle
-            && batches < BATCHES_UNTIL_LOOK
-            && let (Some(capture), Some(receive)) = (&mut capture, &mut receive)
+        if !is_idle {
+            continue;
+        }
+        if let (Some(capture), Some(receive)) = (&mut capture, &mut receive)
             && await_answer(shared, &mut rhythm, capture, receive)?
         {
             continue;
         }
-        if is_idle || batches >= BATCHES_UNTIL_LOOK {
-            batches = 0;
-            let wait = if is_idle {
-                Wait::UntilSeen
-            } else {
-                Wait::Never
-            };
-            look(shared, &lookout, wait, &mut capture, &mut receive)?;
-        }
+        batches = 0;
+        let wait = Wait::UntilSeen;
+        look(shared, &lookout, wait, &mut capture, &mut receive)?;
     }
     Ok(())
 }
