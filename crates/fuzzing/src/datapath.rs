@@ -8,18 +8,19 @@ use std::sync::{Arc, RwLock};
 
 use arbitrary::{Result, Unstructured};
 use nacl::SessionKey;
-use overlay::datagram::Session;
-use overlay::datagram::UdpPath;
-use overlay::forward::capture::CapturePath;
-use overlay::forward::egress::Outlet;
-use overlay::forward::program::{Compiler, Counters, Program};
-use overlay::forward::receive::{ReceivePath, Scene};
-use overlay::kind::{Kind, Lane, Lanes, TunnelEvent};
+use overlay::forward::{Compiler, SleevePlan};
+use overlay::frame::capture::CapturePath;
+use overlay::frame::counters::Counters;
+use overlay::frame::egress::Outlet;
+use overlay::frame::plan::UdpPath;
+use overlay::frame::receive::{ReceivePath, Scene};
+use overlay::frame::segment::{SuperFrame, VnetHeader};
+use overlay::kind::{Kind, Lane, Lanes};
 use overlay::mac::MacTable;
 use overlay::mac::Sighting;
 use overlay::protection::{Cipher, Protection};
-use overlay::segment::{SuperFrame, VnetHeader};
-use overlay::sleeve::lane::SleeveLane;
+use overlay::sleeve::framing::{SleeveFraming, SleeveTunnel};
+use overlay::sleeve::lane::{SleeveLane, SpecialKind};
 use overlay::table::{ForwardingTable, Neighbour, Routes};
 use wire::sleeve::{
     DatagramError, FRAME_HEADER_BYTES, Frames, UDP_PAYLOAD_MAX_BYTES, parse_datagram,
@@ -84,11 +85,11 @@ fn neighbour(n: usize, flags: u8) -> Neighbour {
 }
 
 struct World {
-    program: Program,
+    plan: SleevePlan,
     macs: RwLock<MacTable>,
     counters: Counters,
-    receive: ReceivePath,
-    capture: CapturePath,
+    receive: ReceivePath<SleeveFraming>,
+    capture: CapturePath<SleeveFraming>,
     /// The neighbours' ends of the tunnels.
     far: Far,
     numbers: [u64; 3],
@@ -116,18 +117,15 @@ impl World {
             routes: Arc::new(routes),
             neighbours: neighbours.collect(),
         };
-        let far = (0..3).map(|n| {
-            let session = Session::new(link(n), PEERS[n], &lane(n, n != 1, flags));
-            (PEERS[n], session)
-        });
+        let far = (0..3).map(|n| (PEERS[n], SleeveTunnel::new(&lane(n, n != 1, flags))));
         Self {
-            program: Compiler::new().compile(Arc::new(table)),
+            plan: Compiler::new().compile(&table),
             macs: RwLock::default(),
             counters: Counters::default(),
             receive: ReceivePath::new(flags & 16 != 0),
             capture: CapturePath::new(),
             far: Far {
-                sessions: far.collect(),
+                tunnels: far.collect(),
                 told: RefCell::default(),
             },
             numbers: [0; 3],
@@ -153,7 +151,7 @@ impl World {
                 }
             };
             self.capture.handle_frame(
-                &self.program,
+                &self.plan,
                 &self.macs,
                 1,
                 &header,
@@ -176,7 +174,7 @@ impl World {
         let mut arena = datagrams.concat();
         let length = arena.len();
         let scene = Scene {
-            program: &self.program,
+            plan: &self.plan,
             macs: &self.macs,
             now_secs: 1,
             counters: &self.counters,
@@ -227,8 +225,8 @@ impl World {
                 noise.to_vec()
             });
         }
-        let session = &self.far.sessions[&PEERS[neighbour]];
-        let mut datagram = vec![0; session.header_bytes()];
+        let tunnel = &self.far.tunnels[&PEERS[neighbour]];
+        let mut datagram = vec![0; tunnel.header_bytes()];
         for _ in 0..=input.int_in_range(0..=2)? {
             let (origin, destination) = (name(neighbour, input)?, name(4, input)?);
             let frame = self.carried(input)?;
@@ -245,14 +243,14 @@ impl World {
         datagram.extend(input.bytes(usize::min(garbage, input.len()))?);
         datagram.truncate(UDP_PAYLOAD_MAX_BYTES);
         let number = match input.int_in_range(0..=15)? {
-            0 => input.arbitrary::<u64>()? % session.numbers_end(),
+            0 => input.arbitrary::<u64>()? % tunnel.numbers_end(),
             1 => self.numbers[neighbour].saturating_sub(1),
             _ => {
                 self.numbers[neighbour] += 1;
                 self.numbers[neighbour]
             }
         };
-        session.seal(PEERS[neighbour], input.arbitrary()?, number, &mut datagram);
+        tunnel.seal(PEERS[neighbour], input.arbitrary()?, number, &mut datagram);
         Ok(datagram)
     }
 
@@ -278,26 +276,26 @@ fn name(neighbour: usize, input: &mut Unstructured<'_>) -> Result<PeerName> {
 
 /// The rest of the world, which looks at what it gets.
 struct Far {
-    sessions: BTreeMap<PeerName, Session>,
-    told: RefCell<Vec<TunnelEvent>>,
+    tunnels: BTreeMap<PeerName, SleeveTunnel>,
+    told: RefCell<Vec<(LinkId, Option<SpecialKind>)>>,
 }
 
-impl Outlet for Far {
+impl Outlet<SleeveFraming> for Far {
     fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
         assert!(bytes.len() <= 65_536 && bytes.len().div_ceil(datagram_bytes) <= RUN_DATAGRAMS_MAX);
         let n = (0..3).position(|n| link(n) == path.link);
-        let session = &self.sessions[&PEERS[n.expect("a link of ours")]];
+        let tunnel = &self.tunnels[&PEERS[n.expect("a link of ours")]];
         for datagram in bytes.chunks(datagram_bytes) {
             assert!(datagram.len() <= UDP_PAYLOAD_MAX_BYTES);
             assert!(!is_df || datagram.len() <= path.max_payload_bytes);
             let mut datagram = datagram.to_vec();
             assert_eq!(parse_datagram(&datagram).map(|(sender, _)| sender), Ok(US));
             assert_eq!(
-                session.open(&mut datagram),
+                tunnel.open(&mut datagram),
                 Ok(true),
                 "what we send opens, once"
             );
-            let frames = Frames::new(&datagram[session.header_bytes()..]);
+            let frames = Frames::new(&datagram[tunnel.header_bytes()..]);
             let mut count = 0;
             for frame in frames {
                 let frame = frame.expect("what we send can be split");
@@ -322,9 +320,14 @@ impl Outlet for Far {
         }
     }
 
-    fn report(&mut self, event: TunnelEvent) {
-        assert!((0..3).any(|n| link(n) == event.link));
-        self.told.borrow_mut().push(event);
+    fn special(&mut self, from: LinkId, _: SocketAddr, kind: SpecialKind) {
+        assert!((0..3).any(|n| link(n) == from));
+        self.told.borrow_mut().push((from, Some(kind)));
+    }
+
+    fn exhausted(&mut self, of: LinkId) {
+        assert!((0..3).any(|n| link(n) == of));
+        self.told.borrow_mut().push((of, None));
     }
 
     fn learned(&mut self, sighting: Sighting) {

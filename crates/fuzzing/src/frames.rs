@@ -2,7 +2,7 @@
 //! families, super-frames, sometimes damaged.
 
 use arbitrary::{Result, Unstructured};
-use overlay::segment::{Gso, NEEDS_CHECKSUM, VnetHeader};
+use overlay::frame::segment::{Gso, NEEDS_CHECKSUM, VnetHeader};
 use wire::ethernet::{ethertype, fold, protocol, sum};
 
 /// What a TCP or UDP frame is made of.

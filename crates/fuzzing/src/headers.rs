@@ -1,8 +1,8 @@
 //! Headers of datagrams and of the frames inside them, and what is built from frames: ICMP answers
 //! and fragments.
 
-use overlay::fragment::Fragmenter;
-use overlay::icmp::{ANSWER_BYTES_MAX, frag_needed};
+use overlay::frame::fragment::Fragmenter;
+use overlay::frame::icmp::{ANSWER_BYTES_MAX, frag_needed};
 use wire::ethernet::{
     EthernetView, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, Ipv4View, Ipv6View, TcpView, UdpView,
     checksum, fold, sum,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use arbitrary::{Result, Unstructured};
-use overlay::merge::{Merger, PARTS_MAX};
-use overlay::segment::{SuperFrame, VnetHeader, complete_checksum};
+use overlay::frame::merge::{Merger, PARTS_MAX};
+use overlay::frame::segment::{SuperFrame, VnetHeader, complete_checksum};
 use wire::ethernet::{EthernetView, TcpView, UdpView, ethertype, fold, protocol, sum};
 
 use crate::frames::{Recipe, frame};

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use arbitrary::{Result, Unstructured};
-use overlay::replay::{HALF_WINDOW, ReplayWindow};
+use overlay::frame::replay::{HALF_WINDOW, ReplayWindow};
 
 /// Numbers of one input.
 const NUMBERS_MAX: usize = 400;

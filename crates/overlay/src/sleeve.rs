@@ -10,6 +10,7 @@
 //!      60 s without a valid heartbeat, or counters used up, in either: failed, for good
 //! ```
 
+pub mod framing;
 pub mod lane;
 
 use std::collections::VecDeque;
@@ -17,8 +18,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
+use wire::ethernet::ETHERNET_HEADER_BYTES as ETHERNET_BYTES;
 
-use crate::forward::ETHERNET_BYTES;
 use crate::pmtu::{PathMtu, PmtuOutput};
 use crate::sleeve::lane::{SleeveEvent, SleeveProbe, SpecialKind};
 

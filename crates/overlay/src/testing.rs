@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use wire::ethernet::{fold, sum};
 
-use crate::segment::{Gso, NEEDS_CHECKSUM, VnetHeader};
+use crate::frame::segment::{Gso, NEEDS_CHECKSUM, VnetHeader};
 
 /// Bytes of lower-case hex.
 pub(crate) fn unhex(hex: &str) -> Vec<u8> {

@@ -4,12 +4,12 @@
 
 mod support;
 
-use overlay::forward::DropReason;
+use overlay::frame::counters::DropReason;
+use overlay::frame::segment::{NEEDS_CHECKSUM, VnetHeader};
 use overlay::protection::Protection;
-use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
 use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SpecialKind};
 use proptest::prelude::*;
-use support::{Buffers, Host, Run, name};
+use support::{Buffers, Host, Run, ip_frame, name};
 use wire::ethernet::{EthernetView, MacAddr, fold, sum};
 use wire::sleeve::{FRAME_HEADER_BYTES, Frames, write_frame_header};
 use wire::{LinkId, PeerName};
@@ -21,21 +21,9 @@ fn in_clear(_: PeerName, lane: &mut SleeveLane) {
     lane.protection = Protection::Clear;
 }
 
-/// An IPv4 frame from NEAR to FAR with a payload of this size.
-fn frame(payload: usize, has_df: bool) -> Vec<u8> {
-    let mut frame = [&FAR.0[..], &NEAR.0, &[8, 0, 0x45, 0]].concat();
-    frame.extend(((20 + payload) as u16).to_be_bytes());
-    frame.extend([0, 1, if has_df { 0x40 } else { 0 }, 0, 64, 17, 0, 0]);
-    frame.extend([10, 32, 0, 1, 10, 32, 0, 3]);
-    let check = fold(sum(&frame[14..34]));
-    frame[24..26].copy_from_slice(&check.to_be_bytes());
-    frame.extend((0..payload).map(|i| (i % 251) as u8));
-    frame
-}
-
 /// A TCP super-frame from NEAR to FAR.
 fn super_frame(payload: usize, segment: u16, has_df: bool) -> (VnetHeader, Vec<u8>) {
-    let mut frame = frame(20 + payload, has_df);
+    let mut frame = ip_frame(20 + payload, has_df);
     frame[23] = 6;
     frame[34..54].copy_from_slice(&[
         0x10, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 9, 9, 0, 0, 0, 0,
@@ -75,7 +63,7 @@ fn answered_mtu(answer: &[u8]) -> (u16, &[u8]) {
 fn the_answer_to_the_first_broadcast_is_never_flooded() {
     let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_, _| ()));
     let mut out = Buffers::new(true);
-    let mut question = frame(60, false);
+    let mut question = ip_frame(60, false);
     question[..6].copy_from_slice(&[0xff; 6]);
     hosts[0].capture(&mut plain(question), &mut out);
     for host in &mut hosts[1..] {
@@ -83,7 +71,7 @@ fn the_answer_to_the_first_broadcast_is_never_flooded() {
         host.receive(&mut input, &mut out);
         assert_eq!(out.injected_frames, 1, "a broadcast is for everybody");
     }
-    let mut answer = frame(60, false);
+    let mut answer = ip_frame(60, false);
     answer[..6].copy_from_slice(&NEAR.0);
     answer[6..12].copy_from_slice(&FAR.0);
     let mut out = Buffers::new(true);
@@ -99,11 +87,11 @@ fn the_answer_to_the_first_broadcast_is_never_flooded() {
 #[test]
 fn frame_with_df_that_is_too_big_is_answered_on_the_bridge() {
     let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
-    host.capture(&mut plain(frame(1395, true)), &mut out);
+    host.capture(&mut plain(ip_frame(1395, true)), &mut out);
     assert!(out.runs.is_empty());
     let injected = out.injected.as_ref().unwrap();
     let (mtu, quoted) = answered_mtu(&injected[0].1);
-    assert_eq!((mtu, &quoted[..20]), (1414, &frame(1395, true)[14..34]));
+    assert_eq!((mtu, &quoted[..20]), (1414, &ip_frame(1395, true)[14..34]));
     assert_eq!(host.drops(), [(DropReason::TooBig, 1)]);
 }
 
@@ -134,11 +122,11 @@ fn super_frame_leaves_as_equal_datagrams_in_few_calls() {
 #[test]
 fn frame_without_df_goes_by_the_path_that_is_trusted() {
     let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
-    host.capture(&mut plain(frame(3000, false)), &mut out);
+    host.capture(&mut plain(ip_frame(3000, false)), &mut out);
     assert_eq!((out.runs.len(), out.runs[0].is_df), (1, false));
     let untrusted = |_: PeerName, lane: &mut SleeveLane| lane.stack_frag = false;
     for frames in [
-        plain(frame(3000, false)),
+        plain(ip_frame(3000, false)),
         vec![super_frame(3000, 1460, false)],
     ] {
         let (mut host, mut out) = (sender(untrusted), Buffers::new(true));
@@ -163,7 +151,7 @@ fn relay_answers_a_frame_too_big_for_its_next_tunnel_back_to_the_origin() {
     };
     let (mut one, mut two) = (sender(wide), Host::new(2, wide));
     let (mut a, mut b, mut c) = (Buffers::new(true), Buffers::new(true), Buffers::new(true));
-    one.capture(&mut plain(frame(3000, true)), &mut a);
+    one.capture(&mut plain(ip_frame(3000, true)), &mut a);
     two.receive(&mut a, &mut b);
     assert_eq!(b.runs.len(), 1);
     assert_eq!(b.runs[0].to, name(1));
@@ -177,7 +165,7 @@ fn relay_answers_a_frame_too_big_for_its_next_tunnel_back_to_the_origin() {
 fn into_narrow_bridge(frame: Vec<u8>) -> (Host, Buffers, Buffers) {
     let mut one = Host::new(1, |_, _| ());
     let mut two = Host::new(2, |_, _| ());
-    two.receive = overlay::forward::receive::ReceivePath::new(true).with_bridge_mtu(1000);
+    two.receive = overlay::frame::receive::ReceivePath::new(true).with_bridge_mtu(1000);
     one.macs.write().unwrap().learn(FAR, name(2), 0);
     two.macs.write().unwrap().learn(FAR, name(2), 0);
     let (mut a, mut b, mut c) = (Buffers::new(true), Buffers::new(true), Buffers::new(true));
@@ -191,31 +179,31 @@ fn into_narrow_bridge(frame: Vec<u8>) -> (Host, Buffers, Buffers) {
 
 #[test]
 fn frame_with_df_too_big_for_the_bridge_of_its_destination_is_answered() {
-    let (two, delivered, back) = into_narrow_bridge(frame(981, true));
+    let (two, delivered, back) = into_narrow_bridge(ip_frame(981, true));
     assert_eq!(delivered.injected.unwrap(), []);
     let answers = back.injected.unwrap();
     let (mtu, quoted) = answered_mtu(&answers[0].1);
-    assert_eq!((mtu, &quoted[..20]), (1000, &frame(981, true)[14..34]));
+    assert_eq!((mtu, &quoted[..20]), (1000, &ip_frame(981, true)[14..34]));
     assert_eq!(answers.len(), 1);
     assert_eq!(two.drops(), [(DropReason::TooBig, 1)]);
-    let (_, delivered, _) = into_narrow_bridge(frame(980, true));
-    assert_eq!(delivered.injected.unwrap(), plain(frame(980, true)));
+    let (_, delivered, _) = into_narrow_bridge(ip_frame(980, true));
+    assert_eq!(delivered.injected.unwrap(), plain(ip_frame(980, true)));
 }
 
 #[test]
 fn frame_without_df_too_big_for_the_bridge_is_cut() {
-    let (two, delivered, _) = into_narrow_bridge(frame(1300, false));
+    let (two, delivered, _) = into_narrow_bridge(ip_frame(1300, false));
     let pieces = delivered.injected.unwrap();
     let lengths: Vec<usize> = pieces.iter().map(|(_, piece)| piece.len()).collect();
     assert_eq!(lengths, [14 + 20 + 976, 14 + 20 + 324]);
     let payload = pieces.iter().flat_map(|(_, piece)| &piece[34..]);
-    assert!(payload.eq(&frame(1300, false)[34..]));
+    assert!(payload.eq(&ip_frame(1300, false)[34..]));
     assert_eq!(two.drops(), []);
 }
 
 #[test]
 fn broadcast_too_big_for_the_bridge_is_not_answered() {
-    let mut group = frame(1300, true);
+    let mut group = ip_frame(1300, true);
     group[..6].copy_from_slice(&MacAddr::BROADCAST.0);
     let (two, delivered, back) = into_narrow_bridge(group);
     assert_eq!(delivered.injected.unwrap(), []);
@@ -228,7 +216,7 @@ fn broadcast_reaches_each_host_once_and_its_sender_never() {
     let mut hosts = [1, 2, 3].map(|n| Host::new(n, |_, _| ()));
     let [one, two, three] = &mut hosts;
     let (mut a, mut b, mut c) = (Buffers::new(true), Buffers::new(true), Buffers::new(true));
-    let mut arp = frame(60, false);
+    let mut arp = ip_frame(60, false);
     arp[..6].copy_from_slice(&MacAddr::BROADCAST.0);
     one.capture(&mut plain(arp.clone()), &mut a);
     two.receive(&mut a, &mut b);
@@ -246,7 +234,7 @@ fn broadcast_reaches_each_host_once_and_its_sender_never() {
 fn frame_of_an_address_known_elsewhere_is_not_captured() {
     let (mut host, mut out) = (sender(|_, _| ()), Buffers::new(true));
     host.macs.write().unwrap().learn(NEAR, name(2), 0);
-    host.capture(&mut plain(frame(60, true)), &mut out);
+    host.capture(&mut plain(ip_frame(60, true)), &mut out);
     assert_eq!(host.drops(), [(DropReason::Injected, 1)]);
     assert_eq!(host.macs.read().unwrap().lookup(NEAR), Some(name(2)));
 }
@@ -303,7 +291,7 @@ fn frames_before_the_malformed_end_of_a_datagram_count() {
     let (mut two, mut out) = (Host::new(2, in_clear), Buffers::new(true));
     let mut heartbeat = vec![0; 22];
     heartbeat[21] = 9;
-    let frames = [(1, 2, frame(60, true)), (1, 2, heartbeat)];
+    let frames = [(1, 2, ip_frame(60, true)), (1, 2, heartbeat)];
     two.receive(&mut datagram(&frames, &[1, 2, 3]), &mut out);
     assert_eq!(out.injected_frames, 1);
     let kind = SpecialKind::Heartbeat { connection_uid: 9 };
@@ -323,7 +311,7 @@ fn frames_before_the_malformed_end_of_a_datagram_count() {
 #[test]
 fn datagram_of_a_stranger_is_ignored_silently() {
     let (mut three, mut out) = (Host::new(3, in_clear), Buffers::new(true));
-    three.receive(&mut datagram(&[(1, 3, frame(60, true))], &[]), &mut out);
+    three.receive(&mut datagram(&[(1, 3, ip_frame(60, true))], &[]), &mut out);
     assert_eq!(three.drops(), [(DropReason::UnknownSender, 1)]);
     assert!(out.complaints.is_empty() && out.injected_frames == 0);
 }
@@ -331,9 +319,9 @@ fn datagram_of_a_stranger_is_ignored_silently() {
 fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200),
-        (0_usize..4000, any::<bool>()).prop_map(|(payload, has_df)| frame(payload, has_df)),
+        (0_usize..4000, any::<bool>()).prop_map(|(payload, has_df)| ip_frame(payload, has_df)),
         (1_usize..60, any::<u8>(), 14_usize..60).prop_map(|(len, value, at)| {
-            let mut frame = frame(len, true);
+            let mut frame = ip_frame(len, true);
             let last = frame.len() - 1;
             frame[at.min(last)] = value;
             frame

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use linux::tap::Tap;
 use linux::udp::{Fragmentation, UdpPair, is_batch_refused, is_batching_unavailable, is_too_big};
-use overlay::datagram::UdpPath;
-use overlay::forward::DropReason;
-use overlay::forward::egress::Outlet;
-use overlay::forward::program::Counters;
+use overlay::frame::counters::{Counters, DropReason};
+use overlay::frame::egress::Outlet;
+use overlay::frame::merge::PARTS_MAX;
+use overlay::frame::plan::UdpPath;
+use overlay::frame::segment::VnetHeader;
 use overlay::kind::TunnelEvent;
 use overlay::mac::Sighting;
-use overlay::merge::PARTS_MAX;
-use overlay::segment::VnetHeader;
-use overlay::sleeve::lane::SleeveEvent;
+use overlay::sleeve::framing::SleeveFraming;
+use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use wire::sleeve::{DatagramError, UNDERLAY_IPV4_BYTES, UNDERLAY_IPV6_BYTES};
 use wire::{LinkId, PeerName};
 
@@ -195,7 +195,7 @@ impl Port {
     }
 }
 
-impl Outlet for Port {
+impl Outlet<SleeveFraming> for Port {
     fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
         self.send(path, is_df, bytes, datagram_bytes);
     }
@@ -216,8 +216,12 @@ impl Outlet for Port {
         }
     }
 
-    fn report(&mut self, event: TunnelEvent) {
-        self.tell(event);
+    fn special(&mut self, link: LinkId, from: SocketAddr, kind: SpecialKind) {
+        self.tell(SleeveEvent::Special { from, kind }.on(link));
+    }
+
+    fn exhausted(&mut self, link: LinkId) {
+        self.tell(SleeveEvent::CounterExhausted.on(link));
     }
 
     fn learned(&mut self, sighting: Sighting) {

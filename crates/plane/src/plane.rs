@@ -6,7 +6,7 @@
 //!         ◄──────── weft-rx: open, merge, relay ◄── UDP (GRO)
 //! ```
 //!
-//! Everything a frame's way depends on is in the pure half (`overlay::forward`); here are the system
+//! Everything a frame's way depends on is in the pure half (`overlay::frame`); here are the system
 //! calls, the threads, and the hand-over: snapshots go in by an atomic swap and are read once per
 //! batch, events come out by a bounded queue. The threads never wait for the control plane.
 
@@ -21,12 +21,15 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use linux::tap::{Tap, TapError};
 use linux::udp::{UdpError, UdpPair, has_ipv6};
-use overlay::datagram::{Train, UdpPath};
-use overlay::forward::program::{Compiler, Counters, Program};
-use overlay::forward::{DropReason, ETHERNET_BYTES};
+use overlay::forward::{Compiler, ETHERNET_BYTES, SleevePlan};
+use overlay::frame::counters::{Counters, DropReason};
+use overlay::frame::plan::{Hop, UdpPath};
+use overlay::frame::train::Train;
+use overlay::frame::ways::Envelope;
 use overlay::kind::{LaneProbe, Probe};
 use overlay::mac::{MacCorrection, MacTable};
-use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe};
+use overlay::sleeve::framing::SleeveFraming;
+use overlay::sleeve::lane::{SleeveEvent, SleeveProbe};
 use overlay::table::ForwardingTable;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
@@ -71,7 +74,7 @@ pub struct BridgePort {
 pub struct Plane {
     shared: Arc<Shared>,
     compiler: Mutex<Compiler>,
-    probes: Mutex<(Train, Port)>,
+    probes: Mutex<(Train<SleeveFraming>, Port)>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     probe_counters: Arc<Counters>,
     tx_counters: Arc<Counters>,
@@ -94,7 +97,7 @@ pub enum StartError {
 
 /// What the threads and the control plane have in common.
 pub(crate) struct Shared {
-    pub(crate) program: ArcSwap<Program>,
+    pub(crate) plan: ArcSwap<SleevePlan>,
     pub(crate) macs: RwLock<MacTable>,
     stop: AtomicBool,
     /// Written to make each thread look at `stop`.
@@ -140,7 +143,7 @@ impl Plane {
         };
         let mut compiler = Compiler::new();
         let shared = Arc::new(Shared {
-            program: ArcSwap::from_pointee(compiler.compile(Arc::new(table))),
+            plan: ArcSwap::from_pointee(compiler.compile(&table)),
             macs: RwLock::new(MacTable::new()),
             stop: AtomicBool::new(false),
             wakers: [waker()?, waker()?],
@@ -185,8 +188,8 @@ impl Plane {
 
     /// Publishes a snapshot; the threads follow it from their next batch on.
     pub fn program(&self, table: Arc<ForwardingTable>) {
-        let program = lock(&self.compiler).compile(table);
-        self.shared.program.store(Arc::new(program));
+        let plan = lock(&self.compiler).compile(&table);
+        self.shared.plan.store(Arc::new(plan));
     }
 
     /// Corrects what the threads learned.
@@ -204,35 +207,31 @@ impl Plane {
     }
 
     fn probe_sleeve(&self, link: LinkId, probe: SleeveProbe) {
-        let program = self.shared.program.load();
-        let known = || {
-            let neighbour = program.table.neighbour(link)?;
-            let session = program.session(neighbour.remote)?;
-            Some((neighbour.remote, neighbour.lanes.sleeve()?, session))
-        };
-        let Some((remote, lane, session)) = known() else {
+        let plan = self.shared.plan.load();
+        let Some(hop) = plan.link(link) else {
             return self.probe_counters.count(DropReason::NoTunnel);
         };
-        let Some(to) = lane.remote_address else {
+        let Some(path) = hop.path else {
             return self.probe_counters.count(DropReason::AwaitingContact);
         };
         // Probes find the limits, so none of the known ones apply.
         let unlimited = UdpPath {
-            link,
-            to,
             max_payload_bytes: PAYLOAD_MAX_BYTES,
-            exceeds_kernel_mtu: lane.exceeds_kernel_mtu,
+            ..path
         };
         let (is_df, frame_bytes) = match probe {
             SleeveProbe::Heartbeat { .. } => (true, HEARTBEAT_BYTES),
             SleeveProbe::FragmentationTest => (false, FRAGMENTATION_TEST_BYTES),
             SleeveProbe::MtuTest { frame_bytes } => (true, frame_bytes),
         };
-        let us = program.table.us;
+        let envelope = Envelope {
+            origin: plan.us(),
+            destination: hop.remote,
+        };
         let mut probes = lock(&self.probes);
         let (train, port) = &mut *probes;
-        train.begin(us, session, unlimited, is_df);
-        let appended = train.append(us, remote, frame_bytes, |out| match probe {
+        train.begin(&plan.framing, &hop.tunnel, unlimited, is_df);
+        let appended = train.append(envelope, frame_bytes, |out| match probe {
             SleeveProbe::Heartbeat { connection_uid } => {
                 out.copy_from_slice(&heartbeat_frame(connection_uid));
             }
@@ -241,7 +240,7 @@ impl Plane {
         if appended.is_err() {
             self.probe_counters.count(DropReason::TooBigDatagram);
         }
-        let is_beyond = is_beyond(lane, probe);
+        let is_beyond = is_beyond(hop, probe);
         let is_sent = train.flush(|path, is_df, bytes, datagram_bytes| {
             if is_beyond {
                 port.send_beyond(path, bytes);
@@ -316,11 +315,11 @@ impl Drop for Plane {
 
 /// Whether a probe looks for more than its lane is known to carry. The discovery probe asks the
 /// kernel what it knows, so it does not.
-fn is_beyond(lane: &SleeveLane, probe: SleeveProbe) -> bool {
+fn is_beyond(hop: &Hop<SleeveFraming>, probe: SleeveProbe) -> bool {
     let SleeveProbe::MtuTest { frame_bytes } = probe else {
         return false;
     };
-    let known_bytes = lane.mtu_bytes.saturating_add(ETHERNET_BYTES);
+    let known_bytes = hop.limits.mtu_bytes.saturating_add(ETHERNET_BYTES);
     frame_bytes > known_bytes && frame_bytes != PMTU_DISCOVERY_BYTES
 }
 

@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use linux::tap::{READ_BYTES, Tap};
 use linux::udp::{RECEIVE_BYTES, Received, UdpPair};
-use overlay::forward::DropReason;
-use overlay::forward::capture::CapturePath;
-use overlay::forward::merging::{MergeWatch, ReceiveBuffer};
-use overlay::forward::program::Counters;
-use overlay::forward::receive::{ReceivePath, Scene};
-use overlay::segment::VnetHeader;
+use overlay::frame::capture::CapturePath;
+use overlay::frame::counters::{Counters, DropReason};
+use overlay::frame::merging::{MergeWatch, ReceiveBuffer};
+use overlay::frame::receive::{ReceivePath, Scene};
+use overlay::frame::segment::VnetHeader;
+use overlay::sleeve::framing::SleeveFraming;
 
 use crate::clock;
 use crate::events::Ended;
@@ -234,7 +234,7 @@ struct Capture {
     port: Port,
     tap: Arc<Tap>,
     counters: Arc<Counters>,
-    path: CapturePath,
+    path: CapturePath<SleeveFraming>,
     buffer: Box<[u8]>,
     /// Whether frames may be waiting.
     is_ready: bool,
@@ -255,7 +255,7 @@ impl Capture {
     /// Reads some frames and sends them on.
     fn run_batch(&mut self, shared: &Shared, expect: Expect) -> io::Result<Batch> {
         let mut batch = Batch::default();
-        let program = shared.program.load();
+        let plan = shared.plan.load();
         let now_secs = shared.now_secs();
         let (counters, macs) = (&*self.counters, &shared.macs);
         for _ in 0..CAPTURE_FRAMES_MAX {
@@ -277,7 +277,7 @@ impl Capture {
             let header = VnetHeader::from_bytes(header);
             let port = &mut self.port;
             self.path
-                .handle_frame(&program, macs, now_secs, &header, frame, counters, port);
+                .handle_frame(&plan, macs, now_secs, &header, frame, counters, port);
             if bytes >= LARGE_FRAME_BYTES {
                 break;
             }
@@ -296,7 +296,7 @@ struct Receive {
     port: Port,
     sockets: Arc<Sockets>,
     counters: Arc<Counters>,
-    path: ReceivePath,
+    path: ReceivePath<SleeveFraming>,
     arena: Box<[u8]>,
     merge_watch: MergeWatch,
     /// Whether datagrams may be waiting, per family.
@@ -333,9 +333,9 @@ impl Receive {
     /// Receives some datagrams from each family that has any, and passes their frames on.
     fn run_batch(&mut self, shared: &Shared, expect: Expect) -> Batch {
         let mut batch = Batch::default();
-        let program = shared.program.load();
+        let plan = shared.plan.load();
         let scene = Scene {
-            program: &program,
+            plan: &plan,
             macs: &shared.macs,
             now_secs: shared.now_secs(),
             counters: &self.counters,
@@ -385,7 +385,7 @@ impl Receive {
 }
 
 /// Counts what one receive call gave, and says when the kernel stopped merging.
-fn count_received(scene: Scene<'_>, watch: &mut MergeWatch, got: Received) {
+fn count_received(scene: Scene<'_, SleeveFraming>, watch: &mut MergeWatch, got: Received) {
     let datagrams = got.bytes.div_ceil(got.datagram_bytes.max(1)) as u64;
     let counters = scene.counters;
     counters.receive_buffers.fetch_add(1, Relaxed);

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use nacl::SessionKey;
-use overlay::forward::{self, Captured, Received};
+use overlay::forward::{self, Captured, Class, Envelope, NextHop, Received};
+use overlay::frame::ways::Ways;
 use overlay::kind::{Lane, LaneProbe, Probe, TunnelEvent};
 use overlay::mac::{Learned, MacCorrection, MacTable, Sighting};
 use overlay::pmtu::overhead_bytes;
@@ -73,6 +74,7 @@ pub enum Arrival {
 pub struct Forwarder {
     /// The newest snapshot.
     pub table: Arc<ForwardingTable>,
+    ways: Arc<Ways>,
     macs: MacTable,
     learned: Vec<Sighting>,
 }
@@ -80,6 +82,7 @@ pub struct Forwarder {
 impl Forwarder {
     /// Takes a new snapshot.
     pub fn program(&mut self, table: Arc<ForwardingTable>) {
+        self.ways = Arc::new(forward::ways_of(&table));
         self.table = table;
     }
 
@@ -137,17 +140,18 @@ impl Forwarder {
         bytes.extend(number.to_be_bytes());
         let bytes: Arc<[u8]> = bytes.into();
         let us = self.table.us;
-        let copies = match forward::decide_captured(&self.table, &self.macs, source, destination) {
+        let ways = Arc::clone(&self.ways);
+        let copies = match forward::decide_captured(&ways, &self.macs, source, destination) {
             Captured::Drop(_) => Vec::new(),
             Captured::Unicast {
                 destination,
                 next_hop,
             } => self
-                .copy(us, destination, next_hop, &bytes)
+                .copy(us, destination, next_hop.peer, &bytes)
                 .into_iter()
                 .collect(),
             Captured::Broadcast(hops) => {
-                let copy = |&hop: &PeerName| self.copy(us, hop, hop, &bytes);
+                let copy = |hop: &NextHop| self.copy(us, hop.peer, hop.peer, &bytes);
                 hops.iter().filter_map(copy).collect()
             }
         };
@@ -177,30 +181,35 @@ impl Forwarder {
                 origin,
                 destination,
                 bytes,
-            } => self.receive_frame(&table, neighbour, origin, destination, &bytes),
+            } => {
+                let envelope = Envelope {
+                    origin,
+                    destination,
+                };
+                self.receive_frame(neighbour, envelope, &bytes)
+            }
         }
     }
 
-    fn receive_frame(
-        &mut self,
-        table: &ForwardingTable,
-        via: &Neighbour,
-        origin: PeerName,
-        destination: PeerName,
-        bytes: &Arc<[u8]>,
-    ) -> Arrival {
-        let received = forward::decide_received(table, &self.macs, via, origin, destination, bytes);
+    fn receive_frame(&mut self, via: &Neighbour, envelope: Envelope, bytes: &Arc<[u8]>) -> Arrival {
+        let Envelope {
+            origin,
+            destination,
+        } = envelope;
+        let (ways, traffic) = (Arc::clone(&self.ways), Class::<()>::Traffic);
+        let (macs, via) = (&self.macs, via.remote);
+        let received = forward::decide_received(&ways, macs, via, envelope, bytes, traffic);
         match received {
-            Received::Drop(_) | Received::Special(_) => Arrival::Dropped,
+            Received::Drop(_) | Received::Special(()) => Arrival::Dropped,
             Received::Relay { next_hop } => Arrival::Frame {
                 delivered: None,
                 copies: self
-                    .copy(origin, destination, next_hop, bytes)
+                    .copy(origin, destination, next_hop.peer, bytes)
                     .into_iter()
                     .collect(),
             },
             Received::Deliver { pass_on } => {
-                let copy = |&hop: &PeerName| self.copy(origin, hop, hop, bytes);
+                let copy = |hop: &NextHop| self.copy(origin, hop.peer, hop.peer, bytes);
                 let copies = pass_on.iter().filter_map(copy).collect();
                 let source = bytes[6..12].try_into().expect("six bytes");
                 self.learn(MacAddr(source), origin);

@@ -1,11 +1,15 @@
-//! Tests of the forwarding decision.
+//! Tests of the forwarding decision, and of plans.
+
+use wire::ethernet::MacAddr;
 
 use super::*;
-use crate::kind::{Kind, Lanes};
+use crate::frame::framing::Framing;
+use crate::frame::path::{IpClass, Path, choose_path};
+use crate::kind::Lanes;
+use crate::mac::MacTable;
 use crate::protection::Protection;
-use crate::table::Routes;
+use crate::sleeve::lane::SpecialKind;
 use crate::testing::{sleeve_vectors, unhex};
-use wire::LinkId;
 
 fn name(n: u64) -> PeerName {
     PeerName::from_u64(n)
@@ -58,42 +62,67 @@ fn table() -> ForwardingTable {
     }
 }
 
+/// The ways of that table.
+fn ways() -> Ways {
+    ways_of(&table())
+}
+
+fn next(peer: u64) -> NextHop {
+    ways().hop(name(peer)).unwrap()
+}
+
+/// The decision about a sleeve frame.
+fn received<'w>(
+    ways: &'w Ways,
+    macs: &MacTable,
+    via: u64,
+    (origin, destination): (u64, u64),
+    bytes: &[u8],
+) -> Received<'w, SpecialKind> {
+    let envelope = Envelope {
+        origin: name(origin),
+        destination: name(destination),
+    };
+    let class = SleeveFraming::classify(bytes);
+    decide_received(ways, macs, name(via), envelope, bytes, class)
+}
+
 fn frame(destination: MacAddr, source: MacAddr) -> Vec<u8> {
     [&destination.0[..], &source.0, &[8, 0], &[0; 50]].concat()
 }
 
 #[test]
 fn captured_frame_goes_to_the_peer_of_its_destination() {
-    let (table, mut macs) = (table(), MacTable::new());
+    let (ways, mut macs) = (ways(), MacTable::new());
     macs.learn(mac(4), name(4), 0);
-    let verdict = decide_captured(&table, &macs, mac(1), mac(4));
+    let verdict = decide_captured(&ways, &macs, mac(1), mac(4));
     assert_eq!(
         verdict,
         Captured::Unicast {
             destination: name(4),
-            next_hop: name(3)
+            next_hop: next(3)
         }
     );
 }
 
 #[test]
 fn captured_frame_for_an_unknown_or_group_address_is_broadcast() {
-    let (table, macs) = (table(), MacTable::new());
-    let hops = [name(2), name(3)];
+    let (ways, macs) = (ways(), MacTable::new());
+    let hops = [next(2), next(3)];
     for destination in [mac(9), MacAddr([0xff; 6]), MacAddr([1, 0, 0x5e, 0, 0, 1])] {
-        let verdict = decide_captured(&table, &macs, mac(1), destination);
+        let verdict = decide_captured(&ways, &macs, mac(1), destination);
         assert_eq!(verdict, Captured::Broadcast(&hops));
     }
 }
 
 #[test]
 fn captured_frame_that_must_stay_is_dropped() {
-    let (table, mut macs) = (table(), MacTable::new());
+    let (ways, mut macs) = (ways(), MacTable::new());
     macs.learn(mac(1), name(US), 0);
     macs.learn(mac(2), name(2), 0);
     macs.learn(mac(5), name(5), 0);
     let check = |source, destination, reason| {
-        let verdict = decide_captured(&table, &macs, source, destination);
+        let verdict = decide_captured(&ways, &macs, source, destination);
         assert_eq!(verdict, Captured::Drop(reason));
     };
     check(mac(7), mac(1), DropReason::LocalDestination);
@@ -104,36 +133,28 @@ fn captured_frame_that_must_stay_is_dropped() {
 
 #[test]
 fn received_frame_for_us_is_delivered_and_passed_on_unless_its_destination_is_local() {
-    let (table, mut macs) = (table(), MacTable::new());
-    let via = neighbour(2);
+    let (ways, mut macs) = (ways(), MacTable::new());
     let bytes = frame(mac(1), mac(2));
     let decide = |macs: &MacTable| {
-        let verdict = decide_received(&table, macs, &via, name(2), name(US), &bytes);
+        let verdict = received(&ways, macs, 2, (2, US), &bytes);
         let Received::Deliver { pass_on } = verdict else {
             panic!("{verdict:?}")
         };
         pass_on.to_vec()
     };
-    assert_eq!(decide(&macs), [name(3)]);
+    assert_eq!(decide(&macs), [next(3)]);
     macs.learn(mac(1), name(US), 0);
     assert_eq!(decide(&macs), []);
 }
 
 #[test]
 fn received_frame_for_another_is_relayed_but_never_back() {
-    let (table, macs) = (table(), MacTable::new());
+    let (ways, macs) = (ways(), MacTable::new());
     let bytes = frame(mac(1), mac(2));
     let decide = |via: u64, origin: u64, destination: u64| {
-        decide_received(
-            &table,
-            &macs,
-            &neighbour(via),
-            name(origin),
-            name(destination),
-            &bytes,
-        )
+        received(&ways, &macs, via, (origin, destination), &bytes)
     };
-    assert_eq!(decide(2, 2, 4), Received::Relay { next_hop: name(3) });
+    assert_eq!(decide(2, 2, 4), Received::Relay { next_hop: next(3) });
     assert_eq!(decide(3, 2, 4), Received::Drop(DropReason::RelayLoop));
     assert_eq!(decide(2, 9, 4), Received::Drop(DropReason::UnknownPeer));
     assert_eq!(decide(2, 2, 9), Received::Drop(DropReason::UnknownPeer));
@@ -142,16 +163,9 @@ fn received_frame_for_another_is_relayed_but_never_back() {
 
 #[test]
 fn special_frames_count_only_from_the_neighbour_to_us() {
-    let (table, macs) = (table(), MacTable::new());
+    let (ways, macs) = (ways(), MacTable::new());
     let decide = |origin: u64, destination: u64, bytes: &[u8]| {
-        decide_received(
-            &table,
-            &macs,
-            &neighbour(2),
-            name(origin),
-            name(destination),
-            bytes,
-        )
+        received(&ways, &macs, 2, (origin, destination), bytes)
     };
     let mut heartbeat = [0; 22];
     heartbeat[14..].copy_from_slice(&0xffde_b99c_7352_3518_u64.to_be_bytes());
@@ -200,24 +214,27 @@ fn tunnel_must_exist_carry_traffic_and_have_an_address() {
 #[test]
 fn path_follows_df_bit_size_and_trust_in_fragmentation() {
     use IpClass::{DontFragment, MayFragment, NonIp};
-    let trusted = lane();
-    let untrusted = SleeveLane {
-        stack_frag: false,
-        ..lane()
+    let trusted = Limits {
+        mtu_bytes: 1438,
+        may_be_fragmented: true,
+    };
+    let untrusted = Limits {
+        may_be_fragmented: false,
+        ..trusted
     };
     let (fits, big) = (1438 + 14, 1438 + 15);
-    assert_eq!(choose_path(DontFragment, fits, &trusted, false), Path::Df);
+    assert_eq!(choose_path(DontFragment, fits, trusted, false), Path::Df);
     assert_eq!(
-        choose_path(DontFragment, big, &trusted, false),
+        choose_path(DontFragment, big, trusted, false),
         Path::AnswerTooBig
     );
     let dropped = Path::Drop(DropReason::TooBigBroadcast);
-    assert_eq!(choose_path(DontFragment, big, &trusted, true), dropped);
-    assert_eq!(choose_path(NonIp, big, &untrusted, false), Path::NonDf);
-    assert_eq!(choose_path(MayFragment, big, &trusted, false), Path::NonDf);
-    assert_eq!(choose_path(MayFragment, fits, &untrusted, false), Path::Df);
+    assert_eq!(choose_path(DontFragment, big, trusted, true), dropped);
+    assert_eq!(choose_path(NonIp, big, untrusted, false), Path::NonDf);
+    assert_eq!(choose_path(MayFragment, big, trusted, false), Path::NonDf);
+    assert_eq!(choose_path(MayFragment, fits, untrusted, false), Path::Df);
     assert_eq!(
-        choose_path(MayFragment, big, &untrusted, false),
+        choose_path(MayFragment, big, untrusted, false),
         Path::Fragment
     );
 }
@@ -238,8 +255,8 @@ fn vectors_classify_frames_as_the_original() {
             _ => IpClass::NonIp,
         };
         assert_eq!(IpClass::of(&bytes), expected, "{vector}");
-        let (table, macs, via) = (table(), MacTable::new(), neighbour(2));
-        let verdict = decide_received(&table, &macs, &via, name(2), name(US), &bytes);
+        let (ways, macs) = (ways(), MacTable::new());
+        let verdict = received(&ways, &macs, 2, (2, US), &bytes);
         let is_special = vector["expect"]["special"].as_bool().unwrap();
         assert_eq!(
             matches!(verdict, Received::Special(_)),
@@ -249,4 +266,105 @@ fn vectors_classify_frames_as_the_original() {
         checked += 1;
     }
     assert_eq!(checked, 4);
+}
+
+fn table_of(neighbours: &[(PeerName, Arc<Neighbour>)]) -> ForwardingTable {
+    ForwardingTable {
+        neighbours: neighbours.iter().cloned().collect(),
+        ..ForwardingTable::default()
+    }
+}
+
+fn only(id: u64) -> ForwardingTable {
+    table_of(&[published(2, id, id)])
+}
+
+/// A neighbour with this link and serial number.
+fn published(remote: u64, link: u64, serial: u64) -> (PeerName, Arc<Neighbour>) {
+    let neighbour = Neighbour {
+        link: LinkId::outbound(link),
+        serial,
+        ..neighbour(remote)
+    };
+    (name(remote), Arc::new(neighbour))
+}
+
+/// The tunnel to a peer.
+fn tunnel(plan: &SleevePlan, remote: u64) -> Option<Arc<SleeveTunnel>> {
+    plan.sender(name(remote)).map(|hop| Arc::clone(&hop.tunnel))
+}
+
+#[test]
+fn tunnel_keeps_its_keys_over_snapshots() {
+    let mut compiler = Compiler::new();
+    let first = compiler.compile(&only(1));
+    let second = compiler.compile(&only(1));
+    let of_two = |plan: &SleevePlan| tunnel(plan, 2).unwrap();
+    assert!(Arc::ptr_eq(&of_two(&first), &of_two(&second)));
+    let third = compiler.compile(&only(9));
+    assert!(!Arc::ptr_eq(&of_two(&first), &of_two(&third)));
+}
+
+/// F48: counters never start again under the same key.
+#[test]
+fn tunnel_that_was_removed_never_gets_a_second_session() {
+    let mut compiler = Compiler::new();
+    compiler.compile(&only(1));
+    compiler.compile(&ForwardingTable::default());
+    let plan = compiler.compile(&only(1));
+    assert!(tunnel(&plan, 2).is_none());
+}
+
+/// F48: what is new is told from what comes back by one mark.
+#[test]
+fn links_may_be_published_out_of_the_order_of_their_numbers() {
+    let mut compiler = Compiler::new();
+    let mut publish = |neighbours: &[(PeerName, Arc<Neighbour>)]| {
+        let plan = compiler.compile(&table_of(neighbours));
+        let has = |remote| tunnel(&plan, remote).is_some();
+        [has(2), has(3), has(4)]
+    };
+    // The numbers of the links fall while those of their publication rise.
+    let [nine, five, one] = [(2, 9, 1), (3, 5, 2), (4, 1, 3)]
+        .map(|(remote, link, serial)| published(remote, link, serial));
+    assert_eq!(publish(std::slice::from_ref(&nine)), [true, false, false]);
+    let both = [nine.clone(), five.clone()];
+    assert_eq!(publish(&both), [true, true, false]);
+    // One goes, one comes in the same step.
+    assert_eq!(publish(&[nine.clone(), one.clone()]), [true, false, true]);
+    assert_eq!(publish(&[nine, five, one]), [true, false, true]);
+}
+
+#[test]
+fn tunnel_that_needs_no_keys_at_first_gets_them_later() {
+    let mut compiler = Compiler::new();
+    let (remote, with) = published(2, 1, 1);
+    let without = Arc::new(Neighbour {
+        lanes: Lanes::default(),
+        ..(*with).clone()
+    });
+    for (neighbour, has_keys) in [(without, false), (with, true)] {
+        let plan = compiler.compile(&table_of(&[(remote, neighbour)]));
+        assert_eq!(tunnel(&plan, 2).is_some(), has_keys);
+    }
+}
+
+#[test]
+fn plan_of_a_table_with_the_same_routes_and_neighbours_shares_its_ways() {
+    let mut compiler = Compiler::new();
+    let mut table = table();
+    let ways = |plan: &SleevePlan| std::ptr::from_ref(plan.ways());
+    let first = compiler.compile(&table);
+    let changed = Neighbour {
+        chosen: None,
+        ..neighbour(2)
+    };
+    table.neighbours.insert(name(2), Arc::new(changed));
+    let second = compiler.compile(&table);
+    assert_eq!(ways(&first), ways(&second));
+    assert!(first.way(next(2)).is_ok());
+    assert_eq!(second.way(next(2)).err(), Some(DropReason::NoTunnel));
+    table.neighbours.remove(&name(2));
+    let third = compiler.compile(&table);
+    assert_ne!(ways(&second), ways(&third));
 }

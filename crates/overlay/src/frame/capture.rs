@@ -5,39 +5,49 @@ use std::sync::{PoisonError, RwLock};
 use wire::PeerName;
 use wire::ethernet::{EthernetView, MacAddr};
 
-use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
-use crate::forward::program::{Counters, Program};
-use crate::forward::{Captured, DropReason, decide_captured};
+use crate::frame::counters::{Counters, DropReason};
+use crate::frame::egress::{Egress, Outgoing, Outlet};
+use crate::frame::framing::Framing;
+use crate::frame::mss;
+use crate::frame::plan::Plan;
+use crate::frame::segment::{SuperFrame, VnetHeader, complete_checksum};
+use crate::frame::ways::{Captured, Envelope, NextHop, decide_captured};
 use crate::mac::{Learned, MacTable, Sighting};
-use crate::mss;
-use crate::segment::{SuperFrame, VnetHeader, complete_checksum};
 
 /// State of the thread that reads the TAP.
-#[derive(Default)]
-pub struct CapturePath {
-    egress: Egress,
+pub struct CapturePath<F: Framing> {
+    egress: Egress<F>,
     /// The last unicast decision of this batch: source, destination, peer, next hop.
-    recent: Option<(MacAddr, MacAddr, PeerName, PeerName)>,
+    recent: Option<(MacAddr, MacAddr, PeerName, NextHop)>,
 }
 
-impl CapturePath {
+impl<F: Framing> Default for CapturePath<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<F: Framing> CapturePath<F> {
     /// With all buffers allocated.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            egress: Egress::new(),
+            recent: None,
+        }
     }
 
     /// Takes one frame as the TAP gave it; datagrams leave at the latest with `flush`. All frames
-    /// of a batch see the same program and time.
+    /// of a batch see the same plan and time.
     #[expect(clippy::too_many_arguments, reason = "the thread's state, spelled out")]
     pub fn handle_frame(
         &mut self,
-        program: &Program,
+        plan: &Plan<F>,
         macs: &RwLock<MacTable>,
         now_secs: u32,
         header: &VnetHeader,
         frame: &mut [u8],
         counters: &Counters,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
         let Some(ethernet) = EthernetView::new(frame) else {
             return counters.count(DropReason::MalformedFrame);
@@ -55,14 +65,15 @@ impl CapturePath {
                     next_hop,
                 }
             }
-            _ => decide_and_learn(program, macs, now_secs, (source, destination), outlet),
+            _ => decide_and_learn(plan, macs, now_secs, (source, destination), outlet),
         };
         if cut.is_none() && mss::is_syn(frame) {
-            clamp(program, verdict, frame);
+            clamp(plan, verdict, frame);
         }
         let outgoing = Outgoing {
             frame,
             cut: cut.as_ref(),
+            is_copy: matches!(verdict, Captured::Broadcast(_)),
         };
         match verdict {
             Captured::Drop(reason) => counters.count(reason),
@@ -71,49 +82,46 @@ impl CapturePath {
                 next_hop,
             } => {
                 self.recent = Some((source, destination, peer, next_hop));
-                self.send(program, peer, next_hop, false, outgoing, counters, outlet);
+                self.send(plan, peer, next_hop, outgoing, counters, outlet);
             }
             Captured::Broadcast(hops) => {
                 for &hop in hops {
-                    self.send(program, hop, hop, true, outgoing, counters, outlet);
+                    self.send(plan, hop.peer, hop, outgoing, counters, outlet);
                 }
             }
         }
     }
 
     /// Ends a batch: everything leaves.
-    pub fn flush(&mut self, counters: &Counters, outlet: &mut impl Outlet) {
+    pub fn flush(&mut self, counters: &Counters, outlet: &mut impl Outlet<F>) {
         self.recent = None;
         self.egress.flush(counters, outlet);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the thread's state, spelled out")]
     fn send(
         &mut self,
-        program: &Program,
+        plan: &Plan<F>,
         destination: PeerName,
-        next_hop: PeerName,
-        is_copy: bool,
+        next_hop: NextHop,
         outgoing: Outgoing<'_>,
         counters: &Counters,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
-        let us = program.table.us;
-        let hop = match program.hop(next_hop) {
-            Ok(hop) => hop,
+        let way = match plan.way(next_hop) {
+            Ok(way) => way,
             Err(reason) => return counters.count(reason),
         };
         let envelope = Envelope {
-            origin: us,
+            origin: plan.us(),
             destination,
-            is_copy,
         };
-        if let Some(answer) = self
+        let framing = &plan.framing;
+        let answer = self
             .egress
-            .send(us, hop, envelope, outgoing, counters, outlet)
-        {
+            .send(framing, way, envelope, outgoing, counters, outlet);
+        if let Some(answer) = answer {
             let frame = answer.frame();
-            tracing::debug!(mtu = hop.lane.mtu_bytes, peer = %destination, "sending ICMP 3,4");
+            tracing::debug!(mtu = way.0.limits.mtu_bytes, peer = %destination, "sending ICMP 3,4");
             let whole = 0..frame.len();
             outlet.inject(&VnetHeader::default(), frame, std::slice::from_ref(&whole));
         }
@@ -121,10 +129,10 @@ impl CapturePath {
 }
 
 /// Lowers the segment size a SYN offers to what each tunnel it takes carries.
-fn clamp(program: &Program, verdict: Captured<'_>, frame: &mut [u8]) {
-    let mut by = |hop: PeerName| {
-        if let Ok(hop) = program.hop(hop) {
-            mss::clamp(frame, hop.lane.mtu_bytes);
+fn clamp<F: Framing>(plan: &Plan<F>, verdict: Captured<'_>, frame: &mut [u8]) {
+    let mut by = |hop: NextHop| {
+        if let Ok((hop, _)) = plan.way(hop) {
+            mss::clamp(frame, hop.limits.mtu_bytes);
         }
     };
     match verdict {
@@ -134,17 +142,17 @@ fn clamp(program: &Program, verdict: Captured<'_>, frame: &mut [u8]) {
     }
 }
 
-fn decide_and_learn<'p>(
-    program: &'p Program,
+fn decide_and_learn<'p, F: Framing>(
+    plan: &'p Plan<F>,
     macs: &RwLock<MacTable>,
     now_secs: u32,
     (source, destination): (MacAddr, MacAddr),
-    outlet: &mut impl Outlet,
+    outlet: &mut impl Outlet<F>,
 ) -> Captured<'p> {
-    let us = program.table.us;
+    let us = plan.us();
     let (verdict, is_current) = {
         let macs = macs.read().unwrap_or_else(PoisonError::into_inner);
-        let verdict = decide_captured(&program.table, &macs, source, destination);
+        let verdict = decide_captured(plan.ways(), &macs, source, destination);
         (verdict, macs.is_current(source, us, now_secs))
     };
     if verdict == Captured::Drop(DropReason::Injected) {

@@ -1,9 +1,7 @@
 //! IPv4 fragmentation of our own, for paths on which the network's is not trusted
 //! (spec/sleeve.md 8.2).
 
-use wire::ethernet::{fold, sum};
-
-use crate::forward::ETHERNET_BYTES;
+use wire::ethernet::{ETHERNET_HEADER_BYTES as ETHERNET_BYTES, fold, sum};
 
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;

@@ -1,9 +1,7 @@
 //! The ICMP answer to an IPv4 frame that is too big and must not be fragmented
 //! (spec/sleeve.md 8.1).
 
-use wire::ethernet::{fold, sum};
-
-use crate::forward::ETHERNET_BYTES;
+use wire::ethernet::{ETHERNET_HEADER_BYTES as ETHERNET_BYTES, fold, sum};
 
 /// Room an answer needs at most: Ethernet, IPv4, ICMP, and a quoted header with options and 8 bytes.
 pub const ANSWER_BYTES_MAX: usize = ETHERNET_BYTES + 20 + 8 + 60 + 8;

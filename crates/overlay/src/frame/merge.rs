@@ -12,7 +12,7 @@ use wire::ethernet::{
     ETHERNET_HEADER_BYTES, EthernetView, TcpView, UdpView, fold, protocol, sum, tcp_flag,
 };
 
-use crate::segment::{Gso, NEEDS_CHECKSUM, VnetHeader, to_u16};
+use crate::frame::segment::{Gso, NEEDS_CHECKSUM, VnetHeader, to_u16};
 
 /// Flows open for merging at the same time; more make the oldest go out earlier.
 const FLOWS: usize = 8;

@@ -4,9 +4,9 @@
 //!
 //! Only the option of a SYN is changed, only downwards, and the checksum with it (RFC 1624).
 
-use wire::ethernet::{EthernetView, ethertype, fold, protocol, sum, tcp_flag};
-
-use crate::forward::ETHERNET_BYTES;
+use wire::ethernet::{
+    ETHERNET_HEADER_BYTES as ETHERNET_BYTES, EthernetView, ethertype, fold, protocol, sum, tcp_flag,
+};
 
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;

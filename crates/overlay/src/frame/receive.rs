@@ -2,30 +2,28 @@
 
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use wire::PeerName;
-use wire::ethernet::{EthernetView, MacAddr};
-use wire::sleeve::{FRAME_HEADER_BYTES, FrameClass, Frames, classify_frame, parse_datagram};
+use wire::ethernet::{ETHERNET_HEADER_BYTES as ETHERNET_BYTES, EthernetView, MacAddr};
 
-use crate::datagram::Session;
-use crate::forward::egress::{Egress, Envelope, Outgoing, Outlet};
-use crate::forward::program::{Counters, Program};
-use crate::forward::{DropReason, ETHERNET_BYTES, IpClass, Received, decide_received};
-use crate::fragment::Fragmenter;
-use crate::icmp;
+use crate::frame::counters::{Counters, DropReason};
+use crate::frame::egress::{Egress, Outgoing, Outlet};
+use crate::frame::fragment::Fragmenter;
+use crate::frame::framing::Framing;
+use crate::frame::icmp;
+use crate::frame::merge::Merger;
+use crate::frame::mss;
+use crate::frame::path::IpClass;
+use crate::frame::plan::{Hop, Plan};
+use crate::frame::segment::VnetHeader;
+use crate::frame::ways::{Class, Envelope, NextHop, Received, decide_received};
 use crate::mac::{Learned, MacTable, Sighting};
-use crate::merge::Merger;
-use crate::mss;
-use crate::segment::VnetHeader;
-use crate::sleeve::lane::{SleeveEvent, SleeveLane};
-use crate::table::Neighbour;
 
 /// What a batch of datagrams is judged by.
-#[derive(Clone, Copy)]
-pub struct Scene<'a> {
+pub struct Scene<'a, F: Framing> {
     /// Where frames go.
-    pub program: &'a Program,
+    pub plan: &'a Plan<F>,
     /// Who is where.
     pub macs: &'a RwLock<MacTable>,
     /// Coarse monotonic time, seconds.
@@ -33,6 +31,14 @@ pub struct Scene<'a> {
     /// What the thread counts.
     pub counters: &'a Counters,
 }
+
+impl<F: Framing> Clone for Scene<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Framing> Copy for Scene<'_, F> {}
 
 /// Addresses of the last frame of this batch that was for our bridge alone.
 #[derive(PartialEq, Eq)]
@@ -46,12 +52,12 @@ struct Recent {
 struct Relayed {
     via: PeerName,
     envelope: Envelope,
-    next_hop: PeerName,
+    next_hop: NextHop,
 }
 
 /// State of the thread that reads the UDP sockets.
-pub struct ReceivePath {
-    egress: Egress,
+pub struct ReceivePath<F: Framing> {
+    egress: Egress<F>,
     merger: Merger,
     recent: Option<Recent>,
     relayed: Option<Relayed>,
@@ -61,7 +67,7 @@ pub struct ReceivePath {
     piece: Vec<u8>,
 }
 
-impl ReceivePath {
+impl<F: Framing> ReceivePath<F> {
     /// With all buffers allocated. `merge_udp`: the TAP takes UDP super-frames.
     pub fn new(merge_udp: bool) -> Self {
         Self {
@@ -85,12 +91,12 @@ impl ReceivePath {
     /// shorter) at `range` of the arena, which must stay untouched until `flush`.
     pub fn handle_datagrams(
         &mut self,
-        scene: Scene<'_>,
+        scene: Scene<'_, F>,
         from: SocketAddr,
         arena: &mut [u8],
         range: Range<usize>,
         datagram_bytes: usize,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
         // Nearly always all are of one sender.
         let mut last = None;
@@ -107,7 +113,7 @@ impl ReceivePath {
     }
 
     /// Ends a batch: everything leaves.
-    pub fn flush(&mut self, scene: Scene<'_>, arena: &mut [u8], outlet: &mut impl Outlet) {
+    pub fn flush(&mut self, scene: Scene<'_, F>, arena: &mut [u8], outlet: &mut impl Outlet<F>) {
         self.recent = None;
         self.relayed = None;
         self.merger
@@ -119,89 +125,84 @@ impl ReceivePath {
 
     fn handle_datagram(
         &mut self,
-        scene: Scene<'_>,
-        via: Via<'_>,
+        scene: Scene<'_, F>,
+        via: Via<'_, F>,
         arena: &mut [u8],
         range: Range<usize>,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
-        let (session, sender) = (via.session, via.neighbour.remote);
-        match session.open(&mut arena[range.clone()]) {
-            Ok(true) => {}
-            Ok(false) => return scene.counters.count(DropReason::Replayed),
+        let body = match F::open(&via.hop.tunnel, &mut arena[range.clone()]) {
+            Ok(Some(body)) => range.start + body.start..range.start + body.end,
+            Ok(None) => return scene.counters.count(DropReason::Replayed),
             Err(error) => {
                 scene.counters.count(DropReason::Undecryptable);
-                return outlet.complain(sender, error);
+                return outlet.complain(via.hop.remote, error);
             }
-        }
-        let mut start = range.start + session.header_bytes().min(range.len());
-        while let Some(next) = Frames::new(&arena[start..range.end]).next() {
-            let frame = match next {
-                Ok(frame) => frame,
+        };
+        let framing = &scene.plan.framing;
+        let mut start = body.start;
+        while let Some(next) = framing.first_frame(&arena[start..body.end]) {
+            let part = match next {
+                Ok(part) => part,
                 Err(error) => {
                     scene.counters.count(DropReason::MalformedDatagram);
-                    return outlet.complain(sender, error);
+                    return outlet.complain(via.hop.remote, error);
                 }
             };
-            let envelope = (frame.origin, frame.destination);
-            let bytes = start + FRAME_HEADER_BYTES..start + FRAME_HEADER_BYTES + frame.frame.len();
-            start = bytes.end;
+            let frame = start + part.frame.start..start + part.frame.end;
+            start += part.next;
             // What comes back takes this tunnel.
-            mss::clamp(&mut arena[bytes.clone()], via.lane.mtu_bytes);
-            self.handle_frame(scene, via, envelope, arena, bytes, outlet);
+            mss::clamp(&mut arena[frame.clone()], via.hop.limits.mtu_bytes);
+            self.handle_frame(scene, via, part.envelope, arena, frame, outlet);
         }
     }
 
     fn handle_frame(
         &mut self,
-        scene: Scene<'_>,
-        via: Via<'_>,
-        (origin, destination): (PeerName, PeerName),
+        scene: Scene<'_, F>,
+        via: Via<'_, F>,
+        envelope: Envelope,
         arena: &mut [u8],
         range: Range<usize>,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
-        let Scene {
-            program, counters, ..
-        } = scene;
-        let table = &program.table;
-        if destination == table.us && self.is_recent(via, origin, &arena[range.clone()]) {
+        let Scene { plan, counters, .. } = scene;
+        let Envelope {
+            origin,
+            destination,
+        } = envelope;
+        if destination == plan.us() && self.is_recent(via, origin, &arena[range.clone()]) {
             return self.deliver(scene, origin, arena, range, outlet);
         }
         let frame = &arena[range.clone()];
-        let envelope = Envelope {
-            origin,
-            destination,
-            is_copy: false,
-        };
         let verdict = if let Some(next_hop) = self.relayed_to(via, envelope, frame) {
             Received::Relay { next_hop }
         } else {
+            let class = F::classify(frame);
             let macs = scene.macs.read().unwrap_or_else(PoisonError::into_inner);
-            decide_received(table, &macs, via.neighbour, origin, destination, frame)
+            decide_received(plan.ways(), &macs, via.hop.remote, envelope, frame, class)
         };
         match verdict {
             Received::Drop(reason) => counters.count(reason),
-            Received::Special(kind) => {
-                let event = SleeveEvent::Special {
-                    from: via.from,
-                    kind,
-                };
-                outlet.report(event.on(via.session.link));
-            }
+            Received::Special(special) => outlet.special(via.hop.link, via.from, special),
             Received::Relay { next_hop } => {
                 if mss::is_syn(frame)
-                    && let Ok(hop) = program.hop(next_hop)
+                    && let Ok((hop, _)) = plan.way(next_hop)
                 {
-                    mss::clamp(&mut arena[range.clone()], hop.lane.mtu_bytes);
+                    mss::clamp(&mut arena[range.clone()], hop.limits.mtu_bytes);
                 }
                 let frame = &arena[range];
                 self.relayed = Some(Relayed {
-                    via: via.neighbour.remote,
+                    via: via.hop.remote,
                     envelope,
                     next_hop,
                 });
-                self.relay(scene, next_hop, envelope, frame, outlet);
+                let outgoing = Outgoing {
+                    frame,
+                    cut: None,
+                    is_copy: false,
+                };
+                self.relay(scene, next_hop, envelope, outgoing, outlet);
             }
             Received::Deliver { pass_on } => {
                 self.hand_in(scene, via, origin, pass_on, arena, range, outlet);
@@ -213,29 +214,34 @@ impl ReceivePath {
     #[expect(clippy::too_many_arguments, reason = "the thread's state, spelled out")]
     fn hand_in(
         &mut self,
-        scene: Scene<'_>,
-        via: Via<'_>,
+        scene: Scene<'_, F>,
+        via: Via<'_, F>,
         origin: PeerName,
-        pass_on: &[PeerName],
+        pass_on: &[NextHop],
         arena: &mut [u8],
         range: Range<usize>,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
         let frame = &arena[range.clone()];
         learn(scene, origin, frame, outlet);
-        for &hop in pass_on.iter().filter(|hop| **hop != via.neighbour.remote) {
+        let remote = via.hop.remote;
+        for &hop in pass_on.iter().filter(|hop| hop.peer != remote) {
             let envelope = Envelope {
                 origin,
-                destination: hop,
+                destination: hop.peer,
+            };
+            let outgoing = Outgoing {
+                frame,
+                cut: None,
                 is_copy: true,
             };
-            self.relay(scene, hop, envelope, frame, outlet);
+            self.relay(scene, hop, envelope, outgoing, outlet);
         }
         if pass_on.is_empty()
             && let Some(addresses) = frame.first_chunk()
         {
             self.recent = Some(Recent {
-                via: via.neighbour.remote,
+                via: via.hop.remote,
                 origin,
                 addresses: *addresses,
             });
@@ -244,31 +250,30 @@ impl ReceivePath {
     }
 
     /// Whether the frame has the addresses of the last one delivered to the bridge alone.
-    fn is_recent(&self, via: Via<'_>, origin: PeerName, frame: &[u8]) -> bool {
+    fn is_recent(&self, via: Via<'_, F>, origin: PeerName, frame: &[u8]) -> bool {
         let (Some(recent), Some(header)) = (&self.recent, frame.first_chunk::<14>()) else {
             return false;
         };
-        recent.via == via.neighbour.remote
-            && recent.origin == origin
-            && recent.addresses == header[..12]
+        recent.via == via.hop.remote && recent.origin == origin && recent.addresses == header[..12]
     }
 
     /// Where the last frame went on to, if this one is of the same kind.
-    fn relayed_to(&self, via: Via<'_>, envelope: Envelope, frame: &[u8]) -> Option<PeerName> {
+    fn relayed_to(&self, via: Via<'_, F>, envelope: Envelope, frame: &[u8]) -> Option<NextHop> {
         let last = self.relayed.as_ref()?;
-        let is_same = last.via == via.neighbour.remote
+        let is_same = last.via == via.hop.remote
             && last.envelope == envelope
-            && classify_frame(frame) == FrameClass::Ordinary;
+            && frame.len() >= ETHERNET_BYTES
+            && matches!(F::classify(frame), Class::Traffic);
         is_same.then_some(last.next_hop)
     }
 
     fn deliver(
         &mut self,
-        scene: Scene<'_>,
+        scene: Scene<'_, F>,
         origin: PeerName,
         arena: &mut [u8],
         range: Range<usize>,
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
         if range.len() > self.bridge_mtu_bytes.saturating_add(ETHERNET_BYTES) {
             match IpClass::of(&arena[range.clone()]) {
@@ -289,10 +294,10 @@ impl ReceivePath {
     /// is told so.
     fn refuse(
         &mut self,
-        scene: Scene<'_>,
+        scene: Scene<'_, F>,
         origin: PeerName,
         frame: &[u8],
-        outlet: &mut impl Outlet,
+        outlet: &mut impl Outlet<F>,
     ) {
         let is_group = frame.first().is_some_and(|byte| byte & 1 == 1);
         if is_group {
@@ -302,16 +307,15 @@ impl ReceivePath {
         let mut answer = [0; icmp::ANSWER_BYTES_MAX];
         if let Some(len) = icmp::frag_needed(frame, self.bridge_mtu_bytes, &mut answer) {
             let back = Envelope {
-                origin: scene.program.table.us,
+                origin: scene.plan.us(),
                 destination: origin,
-                is_copy: false,
             };
             self.answer(scene, back, &answer[..len], outlet);
         }
     }
 
     /// One without DF is cut as a router would.
-    fn deliver_pieces(&mut self, scene: Scene<'_>, frame: &[u8], outlet: &mut impl Outlet) {
+    fn deliver_pieces(&mut self, scene: Scene<'_, F>, frame: &[u8], outlet: &mut impl Outlet<F>) {
         let Some(mut cut) = Fragmenter::new(frame, self.bridge_mtu_bytes) else {
             return scene.counters.count(DropReason::MalformedFrame);
         };
@@ -325,49 +329,52 @@ impl ReceivePath {
 
     fn relay(
         &mut self,
-        scene: Scene<'_>,
-        next_hop: PeerName,
+        scene: Scene<'_, F>,
+        next_hop: NextHop,
         envelope: Envelope,
-        frame: &[u8],
-        outlet: &mut impl Outlet,
+        outgoing: Outgoing<'_>,
+        outlet: &mut impl Outlet<F>,
     ) {
-        let Scene {
-            program, counters, ..
-        } = scene;
-        let us = program.table.us;
-        let hop = match program.hop(next_hop) {
-            Ok(hop) => hop,
+        let Scene { plan, counters, .. } = scene;
+        let way = match plan.way(next_hop) {
+            Ok(way) => way,
             Err(reason) => return counters.count(reason),
         };
-        let outgoing = Outgoing { frame, cut: None };
-        let Some(answer) = self
+        let framing = &plan.framing;
+        let answer = self
             .egress
-            .send(us, hop, envelope, outgoing, counters, outlet)
-        else {
-            return;
-        };
+            .send(framing, way, envelope, outgoing, counters, outlet);
+        let Some(answer) = answer else { return };
         // As if the destination had sent it: back to the origin, which is never us.
         let back = Envelope {
             origin: envelope.destination,
             destination: envelope.origin,
-            is_copy: false,
         };
         self.answer(scene, back, answer.frame(), outlet);
     }
 
     /// Sends a frame of our own making to where its envelope says.
-    fn answer(&mut self, scene: Scene<'_>, back: Envelope, frame: &[u8], outlet: &mut impl Outlet) {
-        let Scene {
-            program, counters, ..
-        } = scene;
-        let us = program.table.us;
-        let Some(hop) = program.table.routes.unicast.get(&back.destination) else {
+    fn answer(
+        &mut self,
+        scene: Scene<'_, F>,
+        back: Envelope,
+        frame: &[u8],
+        outlet: &mut impl Outlet<F>,
+    ) {
+        let Scene { plan, counters, .. } = scene;
+        let Some(next) = plan.ways().next(back.destination) else {
             return counters.count(DropReason::NoRoute);
         };
-        match program.hop(*hop) {
-            Ok(hop) => {
-                let outgoing = Outgoing { frame, cut: None };
-                self.egress.send(us, hop, back, outgoing, counters, outlet);
+        match plan.way(next) {
+            Ok(way) => {
+                let outgoing = Outgoing {
+                    frame,
+                    cut: None,
+                    is_copy: false,
+                };
+                let framing = &plan.framing;
+                self.egress
+                    .send(framing, way, back, outgoing, counters, outlet);
             }
             Err(reason) => counters.count(reason),
         }
@@ -375,46 +382,47 @@ impl ReceivePath {
 }
 
 /// Where a datagram came from.
-#[derive(Clone, Copy)]
-struct Via<'a> {
-    session: &'a Arc<Session>,
-    neighbour: &'a Neighbour,
-    lane: &'a SleeveLane,
+struct Via<'a, F: Framing> {
+    sender: F::Sender,
+    hop: &'a Hop<F>,
     from: SocketAddr,
 }
 
+impl<F: Framing> Clone for Via<'_, F> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Framing> Copy for Via<'_, F> {}
+
 /// The tunnel a datagram says it belongs to; `last` is that of the datagram before.
-fn find_sender<'a>(
-    scene: Scene<'a>,
+fn find_sender<'a, F: Framing>(
+    scene: Scene<'a, F>,
     from: SocketAddr,
     datagram: &[u8],
-    last: Option<Via<'a>>,
-) -> Option<Via<'a>> {
-    let Ok((sender, _)) = parse_datagram(datagram) else {
+    last: Option<Via<'a, F>>,
+) -> Option<Via<'a, F>> {
+    let Some(sender) = F::sender(datagram) else {
         scene.counters.count(DropReason::ShortDatagram);
         return None;
     };
-    if let Some(via) = last.filter(|via| via.neighbour.remote == sender) {
+    if let Some(via) = last.filter(|via| via.sender == sender) {
         return Some(via);
     }
-    let program = scene.program;
-    let known = || {
-        let neighbour = program.table.neighbours.get(&sender)?;
-        Some(Via {
-            session: program.session(sender)?,
-            neighbour,
-            lane: neighbour.lanes.sleeve()?,
-            from,
-        })
-    };
-    let via = known();
-    if via.is_none() {
+    let Some(hop) = scene.plan.sender(sender) else {
         scene.counters.count(DropReason::UnknownSender);
-    }
-    via
+        return None;
+    };
+    Some(Via { sender, hop, from })
 }
 
-fn learn(scene: Scene<'_>, origin: PeerName, frame: &[u8], outlet: &mut impl Outlet) {
+fn learn<F: Framing>(
+    scene: Scene<'_, F>,
+    origin: PeerName,
+    frame: &[u8],
+    outlet: &mut impl Outlet<F>,
+) {
     let Some(mac) = EthernetView::new(frame).map(EthernetView::source) else {
         return;
     };

@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn vectors_accept_and_reject_as_the_original() {
-        let text = include_str!("../testdata/sleeve_replay.json");
+        let text = include_str!("../../testdata/sleeve_replay.json");
         let file: serde_json::Value = serde_json::from_str(text).unwrap();
         let mut checked = 0;
         for vector in file["vectors"].as_array().unwrap() {

@@ -4,9 +4,7 @@
 //! [`VnetHeader`] that says how to cut them. Cutting repeats the headers in front of each piece and
 //! fixes lengths, IPv4 id, TCP sequence and flags, and checksums. The reverse is `merge`.
 
-use wire::ethernet::{fold, sum};
-
-use crate::forward::ETHERNET_BYTES;
+use wire::ethernet::{ETHERNET_HEADER_BYTES as ETHERNET_BYTES, fold, sum};
 
 /// Length of a virtio network header in front of each frame on the TAP, bytes.
 pub const VNET_HEADER_BYTES: usize = 10;

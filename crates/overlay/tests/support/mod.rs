@@ -1,26 +1,39 @@
-//! Three hosts without sockets: a line 1 - 2 - 3.
+//! Hosts without sockets: a line 1 - 2 - 3, and as many more peers as wanted.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+
+pub(crate) mod wireguard;
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::{Arc, RwLock};
 
 use nacl::SessionKey;
-use overlay::datagram::UdpPath;
-use overlay::forward::DropReason;
-use overlay::forward::capture::CapturePath;
-use overlay::forward::egress::Outlet;
-use overlay::forward::program::{Compiler, Counters, Program};
-use overlay::forward::receive::{ReceivePath, Scene};
+use overlay::forward::{Compiler, ways_of};
+use overlay::frame::capture::CapturePath;
+use overlay::frame::counters::{Counters, DropReason};
+use overlay::frame::egress::Outlet;
+use overlay::frame::framing::Framing;
+use overlay::frame::path::Limits;
+use overlay::frame::plan::{Hop, Plan, UdpPath};
+use overlay::frame::receive::{ReceivePath, Scene};
+use overlay::frame::segment::{NEEDS_CHECKSUM, VnetHeader};
 use overlay::kind::{Kind, Lane, Lanes, TunnelEvent};
 use overlay::mac::{MacTable, Sighting};
 use overlay::protection::{Cipher, Protection};
-use overlay::segment::{NEEDS_CHECKSUM, VnetHeader};
-use overlay::sleeve::lane::SleeveLane;
+use overlay::sleeve::framing::SleeveFraming;
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SpecialKind};
 use overlay::table::{ForwardingTable, Neighbour, Routes};
+use wire::ethernet::{fold, sum};
 use wire::sleeve::DatagramError;
 use wire::{LinkId, PeerName};
+
+use self::wireguard::{BadDatagram, Wireguard, WireguardTunnel};
+
+/// The hosts of the line.
+const LINE: u64 = 3;
+/// Peers up to this one are behind the end of the line; those above are neighbours of everybody.
+pub(crate) const BEHIND_MAX: u64 = 10;
 
 /// Peer `n`.
 pub(crate) fn name(n: u64) -> PeerName {
@@ -40,6 +53,7 @@ pub(crate) struct Buffers {
     pub(crate) events: Vec<TunnelEvent>,
     pub(crate) learned: Vec<Sighting>,
     pub(crate) complaints: Vec<DatagramError>,
+    pub(crate) refused: Vec<BadDatagram>,
 }
 
 /// One call to the kernel.
@@ -61,6 +75,7 @@ impl Buffers {
             events: Vec::new(),
             learned: Vec::new(),
             complaints: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
@@ -68,10 +83,30 @@ impl Buffers {
         self.arena.clear();
         self.runs.clear();
     }
+
+    /// Moves what is for one peer to buffers of its own, which are emptied first.
+    pub(crate) fn split_off(&mut self, peer: PeerName, other: &mut Self) {
+        other.clear();
+        let arena = &self.arena;
+        self.runs.retain(|run| {
+            if run.to != peer {
+                return true;
+            }
+            let start = other.arena.len();
+            other.arena.extend_from_slice(&arena[run.range.clone()]);
+            other.runs.push(Run {
+                to: run.to,
+                range: start..other.arena.len(),
+                datagram_bytes: run.datagram_bytes,
+                is_df: run.is_df,
+            });
+            false
+        });
+    }
 }
 
-impl Outlet for Buffers {
-    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+impl Buffers {
+    fn keep_run(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
         let range = start..self.arena.len();
@@ -84,7 +119,7 @@ impl Outlet for Buffers {
         });
     }
 
-    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
+    fn keep_frame(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
         self.injected_frames += 1;
         self.injected_bytes += parts.iter().map(ExactSizeIterator::len).sum::<usize>();
         if let Some(injected) = &mut self.injected {
@@ -92,9 +127,24 @@ impl Outlet for Buffers {
             injected.push((*header, bytes.collect()));
         }
     }
+}
 
-    fn report(&mut self, event: TunnelEvent) {
-        self.events.push(event);
+impl Outlet<SleeveFraming> for Buffers {
+    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+        self.keep_run(path, is_df, bytes, datagram_bytes);
+    }
+
+    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
+        self.keep_frame(header, arena, parts);
+    }
+
+    fn special(&mut self, link: LinkId, from: SocketAddr, kind: SpecialKind) {
+        self.events
+            .push(SleeveEvent::Special { from, kind }.on(link));
+    }
+
+    fn exhausted(&mut self, link: LinkId) {
+        self.events.push(SleeveEvent::CounterExhausted.on(link));
     }
 
     fn learned(&mut self, sighting: Sighting) {
@@ -106,33 +156,80 @@ impl Outlet for Buffers {
     }
 }
 
+impl Outlet<Wireguard> for Buffers {
+    fn transmit(&mut self, path: &UdpPath, is_df: bool, bytes: &[u8], datagram_bytes: usize) {
+        self.keep_run(path, is_df, bytes, datagram_bytes);
+    }
+
+    fn inject(&mut self, header: &VnetHeader, arena: &[u8], parts: &[Range<usize>]) {
+        self.keep_frame(header, arena, parts);
+    }
+
+    fn special(&mut self, _: LinkId, _: SocketAddr, never: std::convert::Infallible) {
+        match never {}
+    }
+
+    fn exhausted(&mut self, link: LinkId) {
+        panic!("{link:?} has no number left");
+    }
+
+    fn learned(&mut self, sighting: Sighting) {
+        self.learned.push(sighting);
+    }
+
+    fn complain(&mut self, _: PeerName, error: BadDatagram) {
+        self.refused.push(error);
+    }
+}
+
 /// A host's data plane without its system calls.
-pub(crate) struct Host {
-    pub(crate) program: Program,
+pub(crate) struct Host<F: Framing = SleeveFraming> {
+    pub(crate) plan: Plan<F>,
     pub(crate) macs: RwLock<MacTable>,
     pub(crate) counters: Counters,
-    pub(crate) capture: CapturePath,
-    pub(crate) receive: ReceivePath,
+    pub(crate) capture: CapturePath<F>,
+    pub(crate) receive: ReceivePath<F>,
+}
+
+/// Who leads where for host `us` of the line, and its neighbours, among so many peers.
+fn line(us: u64, peers: u64) -> (Routes, Vec<u64>) {
+    let mut routes = Routes {
+        peers: (1..=peers).map(name).collect(),
+        ..Routes::default()
+    };
+    let end = |n: u64| n.min(LINE);
+    let is_near = |n: u64| match n {
+        _ if n == us => false,
+        1..=LINE => n.abs_diff(us) == 1,
+        ..=BEHIND_MAX => us == LINE,
+        _ => true,
+    };
+    let near: Vec<u64> = (1..=peers).filter(|&n| is_near(n)).collect();
+    for other in (1..=peers).filter(|&n| n != us) {
+        let next_hop = match end(other).cmp(&us) {
+            _ if is_near(other) => other,
+            std::cmp::Ordering::Less => us - 1,
+            std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => us + 1,
+        };
+        routes.unicast.insert(name(other), name(next_hop));
+        let onward = near.iter().filter(|&&n| (n < us) != (other < us));
+        let onward = onward.filter(|_| other <= LINE).map(|&n| name(n)).collect();
+        routes.broadcast.insert(name(other), onward);
+    }
+    let all = near.iter().map(|&n| name(n)).collect();
+    routes.broadcast.insert(name(us), all);
+    (routes, near)
 }
 
 impl Host {
-    /// Host `us`; the lane to each neighbour as `change` leaves it.
+    /// Host `us` of the line; the lane to each neighbour as `change` leaves it.
     pub(crate) fn new(us: u64, change: impl Fn(PeerName, &mut SleeveLane)) -> Self {
-        let mut routes = Routes {
-            peers: (1..=3).map(name).collect(),
-            ..Routes::default()
-        };
-        let near = [us - 1, us + 1].into_iter().filter(|n| (1..=3).contains(n));
-        let near: Vec<u64> = near.collect();
-        for other in (1..=3).filter(|&n| n != us) {
-            let next_hop = if other < us { us - 1 } else { us + 1 };
-            routes.unicast.insert(name(other), name(next_hop));
-            let onward = near.iter().filter(|&&n| (n < us) != (other < us));
-            let onward = onward.map(|&n| name(n)).collect();
-            routes.broadcast.insert(name(other), onward);
-        }
-        let all = near.iter().map(|&n| name(n)).collect();
-        routes.broadcast.insert(name(us), all);
+        Self::among(LINE, us, change)
+    }
+
+    /// The same among so many peers.
+    pub(crate) fn among(peers: u64, us: u64, change: impl Fn(PeerName, &mut SleeveLane)) -> Self {
+        let (routes, near) = line(us, peers);
         let neighbour = |&other: &u64| {
             let mut lane = lane(us, other);
             change(name(other), &mut lane);
@@ -150,8 +247,42 @@ impl Host {
             routes: Arc::new(routes),
             neighbours: near.iter().map(neighbour).collect(),
         };
+        Self::by(Compiler::new().compile(&table))
+    }
+}
+
+impl Host<Wireguard> {
+    /// Host `us` of the line, whose tunnels carry VXLAN in WireGuard's transport messages.
+    pub(crate) fn wireguard(us: u64, limits: Limits) -> Self {
+        let (routes, near) = line(us, LINE);
+        let table = ForwardingTable {
+            us: name(us),
+            routes: Arc::new(routes),
+            ..ForwardingTable::default()
+        };
+        let hop = |&other: &u64| Hop {
+            link: LinkId::outbound(other),
+            remote: name(other),
+            tunnel: Arc::new(WireguardTunnel::between(us, other)),
+            limits,
+            path: Some(UdpPath {
+                link: LinkId::outbound(other),
+                to: address(),
+                max_payload_bytes: 1472,
+                exceeds_kernel_mtu: false,
+            }),
+            is_chosen: true,
+        };
+        let framing = Wireguard::of((1..=LINE).map(name));
+        let hops: Vec<_> = near.iter().map(hop).collect();
+        Self::by(Plan::new(framing, Arc::new(ways_of(&table)), hops))
+    }
+}
+
+impl<F: Framing> Host<F> {
+    fn by(plan: Plan<F>) -> Self {
         Self {
-            program: Compiler::new().compile(Arc::new(table)),
+            plan,
             macs: RwLock::new(MacTable::new()),
             counters: Counters::default(),
             capture: CapturePath::new(),
@@ -160,20 +291,24 @@ impl Host {
     }
 
     /// One batch from the TAP.
-    pub(crate) fn capture(&mut self, frames: &mut [(VnetHeader, Vec<u8>)], out: &mut Buffers) {
-        let (program, macs, counters) = (&self.program, &self.macs, &self.counters);
+    pub(crate) fn capture(
+        &mut self,
+        frames: &mut [(VnetHeader, Vec<u8>)],
+        out: &mut impl Outlet<F>,
+    ) {
+        let (plan, macs, counters) = (&self.plan, &self.macs, &self.counters);
         for (header, frame) in frames {
             self.capture
-                .handle_frame(program, macs, 0, header, frame, counters, out);
+                .handle_frame(plan, macs, 0, header, frame, counters, out);
         }
         self.capture.flush(counters, out);
     }
 
     /// One batch of everything in `input`, whoever it was sent to.
-    pub(crate) fn receive(&mut self, input: &mut Buffers, out: &mut Buffers) {
-        let (program, macs, counters) = (&self.program, &self.macs, &self.counters);
+    pub(crate) fn receive(&mut self, input: &mut Buffers, out: &mut impl Outlet<F>) {
+        let (plan, macs, counters) = (&self.plan, &self.macs, &self.counters);
         let scene = Scene {
-            program,
+            plan,
             macs,
             now_secs: 0,
             counters,
@@ -220,7 +355,7 @@ fn lane(us: u64, other: u64) -> SleeveLane {
 
 /// The peer a link of these hosts leads to: its number.
 fn far_end(link: LinkId) -> PeerName {
-    (1..=3)
+    (1..=1000)
         .map(name)
         .find(|peer| LinkId::outbound(peer.to_u64()) == link)
         .expect("a neighbour")
@@ -250,4 +385,16 @@ pub(crate) fn super_frame(segments: usize, segment_bytes: usize) -> (VnetHeader,
         checksum_offset: 16,
     };
     (header, frame)
+}
+
+/// An IPv4 frame from address 1 to address 3 with a payload of this size.
+pub(crate) fn ip_frame(payload: usize, has_df: bool) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 3, 2, 0, 0, 0, 0, 1, 8, 0, 0x45, 0];
+    frame.extend(((20 + payload) as u16).to_be_bytes());
+    frame.extend([0, 1, if has_df { 0x40 } else { 0 }, 0, 64, 17, 0, 0]);
+    frame.extend([10, 32, 0, 1, 10, 32, 0, 3]);
+    let check = fold(sum(&frame[14..34]));
+    frame[24..26].copy_from_slice(&check.to_be_bytes());
+    frame.extend((0..payload).map(|i| (i % 251) as u8));
+    frame
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::segment::{SuperFrame, complete_checksum};
+use crate::frame::segment::{SuperFrame, complete_checksum};
 use crate::testing::SuperFrameSpec;
 
 /// What came out: header and bytes of each frame.

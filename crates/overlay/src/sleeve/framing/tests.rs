@@ -1,6 +1,6 @@
 //! Tests of sealing and opening datagrams.
 
-use std::sync::Barrier;
+use std::sync::{Arc, Barrier};
 
 use nacl::SessionKey;
 use proptest::prelude::*;
@@ -8,10 +8,20 @@ use wire::LinkId;
 use wire::sleeve::Frames;
 
 use super::*;
+use crate::frame::plan::UdpPath;
+use crate::frame::train::{FrameTooBig, Train};
 use crate::testing::{sleeve_vectors, unhex, vectors};
 
 const US: PeerName = PeerName::from_u64(0x0200_0000_0a01);
 const REMOTE: PeerName = PeerName::from_u64(0x0200_0000_0b02);
+const FRAMING: SleeveFraming = SleeveFraming { us: US };
+
+const fn between(origin: PeerName, destination: PeerName) -> Envelope {
+    Envelope {
+        origin,
+        destination,
+    }
+}
 
 fn key(hex: &str) -> Arc<SessionKey> {
     Arc::new(SessionKey::from_bytes(unhex(hex).try_into().unwrap()))
@@ -31,8 +41,8 @@ fn lane(key: Option<Arc<SessionKey>>, outbound: bool) -> SleeveLane {
     }
 }
 
-fn session_of(lane: &SleeveLane) -> Session {
-    Session::new(LinkId::outbound(1), REMOTE, lane)
+fn tunnel_of(lane: &SleeveLane) -> SleeveTunnel {
+    SleeveTunnel::new(lane)
 }
 
 fn path(lane: &SleeveLane) -> UdpPath {
@@ -48,16 +58,16 @@ fn name(value: &serde_json::Value) -> PeerName {
     PeerName::from_bytes(unhex(value.as_str().unwrap()).try_into().unwrap())
 }
 
-/// A train that serves a new session of this lane.
-fn train(lane: SleeveLane, is_df: bool) -> (Train, Arc<Session>) {
-    let session = Arc::new(session_of(&lane));
+/// A train that serves a new tunnel of this lane.
+fn train(lane: SleeveLane, is_df: bool) -> (Train<SleeveFraming>, Arc<SleeveTunnel>) {
+    let tunnel = Arc::new(tunnel_of(&lane));
     let mut train = Train::new();
-    train.begin(US, &session, path(&lane), is_df);
-    (train, session)
+    train.begin(&FRAMING, &tunnel, path(&lane), is_df);
+    (train, tunnel)
 }
 
 /// All datagrams of a train, and how many calls they took.
-fn flush(train: &mut Train) -> (Vec<Vec<u8>>, usize) {
+fn flush(train: &mut Train<SleeveFraming>) -> (Vec<Vec<u8>>, usize) {
     let mut datagrams = Vec::new();
     let mut calls = 0;
     assert!(train.flush(|_, _, bytes, size| {
@@ -67,17 +77,21 @@ fn flush(train: &mut Train) -> (Vec<Vec<u8>>, usize) {
     (datagrams, calls)
 }
 
-fn append(train: &mut Train, frame: &[u8]) -> Result<(), FrameTooBig> {
-    train.append(US, REMOTE, frame.len(), |out| out.copy_from_slice(frame))
+fn append(train: &mut Train<SleeveFraming>, frame: &[u8]) -> Result<(), FrameTooBig> {
+    train.append(between(US, REMOTE), frame.len(), |out| {
+        out.copy_from_slice(frame)
+    })
 }
 
 /// Builds the datagram of a vector's frames.
-fn build(train: &mut Train, input: &serde_json::Value) -> Vec<u8> {
+fn build(train: &mut Train<SleeveFraming>, input: &serde_json::Value) -> Vec<u8> {
     for frame in input["frames"].as_array().unwrap() {
         let bytes = unhex(frame["frame"].as_str().unwrap());
         let (src, dst) = (name(&frame["src"]), name(&frame["dst"]));
         train
-            .append(src, dst, bytes.len(), |out| out.copy_from_slice(&bytes))
+            .append(between(src, dst), bytes.len(), |out| {
+                out.copy_from_slice(&bytes)
+            })
             .unwrap();
     }
     let (datagrams, _) = flush(train);
@@ -90,15 +104,15 @@ fn vectors_in_clear_are_built_and_read_as_the_original_does() {
     let vectors = sleeve_vectors("sleeve-plain");
     assert_eq!(vectors.len(), 5);
     for vector in vectors {
-        let (mut train, session) = train(lane(None, true), true);
+        let (mut train, tunnel) = train(lane(None, true), true);
         let mut datagram = build(&mut train, &vector["input"]);
         assert_eq!(
             datagram,
             unhex(vector["expect"].as_str().unwrap()),
             "{vector}"
         );
-        assert_eq!(session.open(&mut datagram), Ok(true));
-        let frames = Frames::new(&datagram[session.header_bytes()..]);
+        assert_eq!(tunnel.open(&mut datagram), Ok(true));
+        let frames = Frames::new(&datagram[tunnel.header_bytes()..]);
         let expected = vector["input"]["frames"].as_array().unwrap();
         assert_eq!(frames.count(), expected.len());
     }
@@ -116,16 +130,16 @@ fn encrypted_vectors_are_built_and_opened_as_the_original_does() {
         let is_df = input["df"].as_bool().unwrap();
         let sender = lane(Some(Arc::clone(&key)), outbound);
         let number = input["sequence"].as_u64().unwrap();
-        let session = Arc::new(session_of(&sender).with_counters_at(number));
+        let tunnel = Arc::new(tunnel_of(&sender).with_counters_at(number));
         let mut train = Train::new();
-        train.begin(US, &session, path(&sender), is_df);
+        train.begin(&FRAMING, &tunnel, path(&sender), is_df);
         let mut datagram = build(&mut train, input);
         assert_eq!(
             datagram,
             unhex(vector["expect"]["packet"].as_str().unwrap()),
             "{vector}"
         );
-        let receiver = session_of(&lane(Some(key), !outbound));
+        let receiver = tunnel_of(&lane(Some(key), !outbound));
         assert_eq!(receiver.open(&mut datagram), Ok(true));
         let plaintext = unhex(vector["expect"]["plaintext"].as_str().unwrap());
         assert_eq!(datagram[receiver.header_bytes()..], plaintext);
@@ -135,11 +149,11 @@ fn encrypted_vectors_are_built_and_opened_as_the_original_does() {
 /// F42: a datagram counts once.
 #[test]
 fn replayed_packets_are_told_from_fresh_ones() {
-    let text = include_str!("../../testdata/sleeve_replay.json");
+    let text = include_str!("../../../testdata/sleeve_replay.json");
     let vector = vectors(text, "replay-packets").remove(0);
     let input = &vector["input"];
     let key = key(input["session_key"].as_str().unwrap());
-    let receiver = session_of(&lane(
+    let receiver = tunnel_of(&lane(
         Some(key),
         input["receiver_outbound"].as_bool().unwrap(),
     ));
@@ -161,7 +175,7 @@ fn tampered_short_and_foreign_datagrams_do_not_open() {
     let (mut train, _) = train(lane(Some(Arc::clone(&key)), true), true);
     append(&mut train, &[7; 100]).unwrap();
     let (datagrams, _) = flush(&mut train);
-    let receiver = session_of(&lane(Some(key), false));
+    let receiver = tunnel_of(&lane(Some(key), false));
     for at in 6..datagrams[0].len() {
         let mut bad = datagrams[0].clone();
         bad[at] ^= 1;
@@ -246,10 +260,10 @@ fn full_train_is_one_full_call() {
 #[test]
 fn numbers_end_before_the_space_does() {
     let lane = lane(Some(key(&"42".repeat(32))), true);
-    let session = Arc::new(session_of(&lane).with_counters_at(COUNTER_MAX - 1));
+    let tunnel = Arc::new(tunnel_of(&lane).with_counters_at(COUNTER_MAX - 1));
     let mut train = Train::new();
     for expected in [1, 0] {
-        train.begin(US, &session, path(&lane), true);
+        train.begin(&FRAMING, &tunnel, path(&lane), true);
         for _ in 0..3 {
             append(&mut train, &[0; 60]).unwrap();
             train.close();
@@ -272,7 +286,7 @@ fn gcm_lane(key: &Arc<SessionKey>, outbound: bool) -> SleeveLane {
 #[test]
 fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
     let vectors: Vec<serde_json::Value> =
-        serde_json::from_str(include_str!("../../testdata/sleeve-aes-gcm.json")).unwrap();
+        serde_json::from_str(include_str!("../../../testdata/sleeve-aes-gcm.json")).unwrap();
     assert_eq!(vectors.len(), 5);
     for vector in vectors {
         let key = key(vector["key"].as_str().unwrap());
@@ -280,15 +294,15 @@ fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
         let is_df = vector["df"].as_bool().unwrap();
         let sender = gcm_lane(&key, outbound);
         let number = vector["number"].as_u64().unwrap();
-        let session = Arc::new(session_of(&sender).with_counters_at(number));
+        let tunnel = Arc::new(tunnel_of(&sender).with_counters_at(number));
         let mut train = Train::new();
-        train.begin(US, &session, path(&sender), is_df);
+        train.begin(&FRAMING, &tunnel, path(&sender), is_df);
         let frame = unhex(vector["frame"].as_str().unwrap());
         append(&mut train, &frame).unwrap();
         let (mut datagrams, _) = flush(&mut train);
         let expected = unhex(vector["datagram"].as_str().unwrap());
         assert_eq!(datagrams, [expected], "{vector}");
-        let receiver = session_of(&gcm_lane(&key, !outbound));
+        let receiver = tunnel_of(&gcm_lane(&key, !outbound));
         if number >> 36 > 1 {
             // Nobody has heard of the keys in between.
             let refused = Err(DatagramError::Undecryptable);
@@ -306,21 +320,21 @@ fn datagrams_between_wefts_are_built_and_opened_as_recorded() {
 #[test]
 fn datagrams_between_wefts_open_once_whole_and_in_their_direction() {
     let key = key(&"42".repeat(32));
-    let (mut train, session) = train(gcm_lane(&key, true), true);
+    let (mut train, tunnel) = train(gcm_lane(&key, true), true);
     append(&mut train, &[7; 100]).unwrap();
     let (datagrams, _) = flush(&mut train);
     let fresh = || datagrams[0].clone();
     assert_eq!(
-        session.open(&mut fresh()),
+        tunnel.open(&mut fresh()),
         Err(DatagramError::Undecryptable),
         "its own, sent back"
     );
-    let as_original = session_of(&lane(Some(Arc::clone(&key)), false));
+    let as_original = tunnel_of(&lane(Some(Arc::clone(&key)), false));
     assert_eq!(
         as_original.open(&mut fresh()),
         Err(DatagramError::Undecryptable)
     );
-    let receiver = session_of(&gcm_lane(&key, false));
+    let receiver = tunnel_of(&gcm_lane(&key, false));
     for at in 6..datagrams[0].len() {
         let mut bad = fresh();
         bad[at] ^= 1;
@@ -337,12 +351,12 @@ fn datagrams_between_wefts_open_once_whole_and_in_their_direction() {
 #[test]
 fn keys_follow_one_another_without_a_word() {
     let key = key(&"42".repeat(32));
-    let receiver = session_of(&gcm_lane(&key, false));
+    let receiver = tunnel_of(&gcm_lane(&key, false));
     for epoch in [0, 1, 2, 3, 1023] {
         let lane = gcm_lane(&key, true);
-        let session = Arc::new(session_of(&lane).with_counters_at(epoch << 36));
+        let tunnel = Arc::new(tunnel_of(&lane).with_counters_at(epoch << 36));
         let mut train = Train::new();
-        train.begin(US, &session, path(&lane), epoch % 2 == 0);
+        train.begin(&FRAMING, &tunnel, path(&lane), epoch % 2 == 0);
         append(&mut train, &[7; 100]).unwrap();
         let (mut datagrams, _) = flush(&mut train);
         let expected = match epoch {
@@ -358,11 +372,11 @@ fn keys_follow_one_another_without_a_word() {
 fn numbers_of_two_threads_never_meet() {
     const EACH: u64 = 200_000;
     for is_df in [true, false] {
-        let session = session_of(&lane(Some(key(&"42".repeat(32))), true));
+        let tunnel = tunnel_of(&lane(Some(key(&"42".repeat(32))), true));
         let start = Barrier::new(2);
         let take = || {
             start.wait();
-            let numbers = (0..EACH).map(|_| session.next_number(is_df).unwrap());
+            let numbers = (0..EACH).map(|_| tunnel.next_number(is_df).unwrap());
             numbers.collect::<Vec<u64>>()
         };
         let mut all = std::thread::scope(|scope| {
@@ -380,10 +394,10 @@ fn numbers_of_two_threads_never_meet() {
 #[test]
 fn numbers_under_aes_gcm_end_with_the_last_key() {
     let lane = gcm_lane(&key(&"42".repeat(32)), true);
-    let session = session_of(&lane).with_counters_at(GcmKeys::NUMBERS - 1);
+    let tunnel = tunnel_of(&lane).with_counters_at(GcmKeys::NUMBERS - 1);
     for is_df in [true, false] {
-        assert_eq!(session.next_number(is_df), Some(GcmKeys::NUMBERS - 1));
-        assert_eq!(session.next_number(is_df), None);
+        assert_eq!(tunnel.next_number(is_df), Some(GcmKeys::NUMBERS - 1));
+        assert_eq!(tunnel.next_number(is_df), None);
     }
     let seconds_per_year = 365 * 24 * 3600;
     assert!(GcmKeys::NUMBERS / 1_500_000 / seconds_per_year >= 1);
@@ -392,7 +406,7 @@ fn numbers_under_aes_gcm_end_with_the_last_key() {
             let mut datagram = [0; 100];
             datagram[6..14].copy_from_slice(&field.to_be_bytes());
             assert_eq!(
-                session.open(&mut datagram),
+                tunnel.open(&mut datagram),
                 Err(DatagramError::Undecryptable)
             );
         }
@@ -419,7 +433,7 @@ proptest! {
     ) {
         let key = encrypted.then(|| key(&"42".repeat(32)));
         let (mut train, _) = train(lane(key.clone(), true), is_df);
-        let receiver = session_of(&lane(key, false));
+        let receiver = tunnel_of(&lane(key, false));
         for frame in &frames {
             append(&mut train, frame).unwrap();
         }
@@ -440,7 +454,7 @@ proptest! {
         is_df: bool,
     ) {
         let lane = SleeveLane { max_payload_bytes: 65_507, ..lane(None, true) };
-        let session = Arc::new(session_of(&lane));
+        let tunnel = Arc::new(tunnel_of(&lane));
             let mut train = Train::new();
         let mut received = Vec::new();
         let frames = |datagrams: Vec<Vec<u8>>| {
@@ -452,7 +466,7 @@ proptest! {
         for &size in &sizes {
             if train.is_idle() || !train.has_room(size) {
                 received.extend(frames(flush(&mut train).0));
-                train.begin(US, &session, path(&lane), is_df);
+                train.begin(&FRAMING, &tunnel, path(&lane), is_df);
             }
             append(&mut train, &vec![0; size]).unwrap();
         }
@@ -463,7 +477,7 @@ proptest! {
     #[test]
     fn any_datagram_never_panics(mut bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         let key = key(&"42".repeat(32));
-        let _ = session_of(&lane(Some(key), false)).open(&mut bytes);
-        let _ = session_of(&lane(None, false)).open(&mut bytes);
+        let _ = tunnel_of(&lane(Some(key), false)).open(&mut bytes);
+        let _ = tunnel_of(&lane(None, false)).open(&mut bytes);
     }
 }

@@ -62,7 +62,10 @@ fn user_code_is_sorted_by_where_it_is_from() {
         Work::Cipher
     );
     assert_eq!(weft("_aesni_ctr32_ghash_6x"), Work::Cipher);
-    assert_eq!(weft("overlay::segment::SuperFrame::write"), Work::Ours);
+    assert_eq!(
+        weft("overlay::frame::segment::SuperFrame::write"),
+        Work::Ours
+    );
     assert_eq!(weft("__memmove_avx_unaligned"), Work::Copies);
     assert_eq!(
         work("weft-tx 10 7f00c1a2b3c4 writev (/lib/libc.so.6)"),
