@@ -67,10 +67,7 @@ const KNOWN: &[Known] = &[
     },
     Known {
         krate: "overlay",
-        members: &[
-            "datagram", "forward", "fragment", "icmp", "kind", "merge", "mss", "segment", "sleeve",
-            "table",
-        ],
+        members: &["kind", "sleeve"],
     },
     Known {
         krate: "plane",
