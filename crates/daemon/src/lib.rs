@@ -1,4 +1,4 @@
-//! Async shells around the node: links, HTTP, store, data plane.
+//! Async shells around the node: links, HTTP, store, host.
 //!
 //! `driver` owns the node and is the only loop; every other module is one edge that turns the
 //! outside into inputs and outputs back (ARCHITECTURE.md). `start` puts them together.
