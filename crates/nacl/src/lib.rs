@@ -23,17 +23,10 @@
 
 mod gcm;
 mod key;
+mod lengths;
 mod secretbox;
 
 pub use gcm::GcmKeys;
 pub use key::{KeyPair, SessionKey, WeakKeyError};
+pub use lengths::{KEY_BYTES, NONCE_BYTES, NONCE_PREFIX_BYTES, TAG_BYTES};
 pub use secretbox::{DirectionKey, OpenError, open_in_place, seal};
-
-/// Bytes that sealing puts in front of the ciphertext: the Poly1305 authenticator.
-pub const TAG_BYTES: usize = 16;
-/// Bytes of a nonce.
-pub const NONCE_BYTES: usize = 24;
-/// Bytes of a nonce that are constant in one direction of one connection; a counter follows.
-pub const NONCE_PREFIX_BYTES: usize = 16;
-/// Bytes of a private, public or session key.
-pub const KEY_BYTES: usize = 32;

@@ -9,7 +9,6 @@
 //!
 //! In the end `reset` must have removed everything. One seed decides what is killed when.
 
-pub(crate) mod chance;
 mod faults;
 pub(crate) mod host;
 mod leftovers;

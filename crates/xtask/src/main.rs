@@ -4,11 +4,13 @@
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
 mod allocations;
+mod chance;
 mod crash;
 mod demo;
 mod fuzz;
 mod options;
 mod race;
+mod reliability;
 mod setup;
 mod soak;
 mod stage;

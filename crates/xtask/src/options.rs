@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::slice::Iter;
 
-use crate::crash::chance::Chance;
+use crate::chance::Chance;
 use crate::demo::build_release;
 use crate::setup;
 use crate::stage::Outcome;

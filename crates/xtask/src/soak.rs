@@ -11,7 +11,6 @@
 //! Weft has to be flat, and descriptors, threads and interfaces as many as before.
 
 mod agent;
-pub(crate) mod document;
 mod memory;
 mod peer;
 mod schedule;
@@ -23,7 +22,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use crate::crash::chance::Chance;
+use crate::chance::Chance;
 use crate::crash::host::lay_switch;
 use crate::options::{Ordeal, exit_code};
 use crate::stage::{Outcome, Stage, wait_for};

@@ -5,10 +5,10 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::chance::Chance;
 use super::host::{Host, kill};
 use super::probe::uptime_secs;
 use super::{GUEST, LIMIT, TALKERS, Talk, ping};
+use crate::chance::Chance;
 use crate::stage::{Outcome, finish_started, run, wait_for};
 
 /// A daemon is starting up for at most so long.

@@ -72,7 +72,7 @@ impl Verdict {
 
     /// Puts the summary into the documentation.
     pub(super) fn write(&self) -> Outcome<()> {
-        crate::soak::document::write("crash", &format!("```text\n{self}```\n"))
+        crate::reliability::write("crash", &format!("```text\n{self}```\n"))
     }
 }
 

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::PEERS;
-use crate::crash::chance::Chance;
+use crate::chance::Chance;
 use crate::crash::probe::inside;
 use crate::stage::{Outcome, Stage};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use crate::crash::chance::Chance;
+use crate::chance::Chance;
 
 /// Before it nothing is done to the network.
 pub(super) const WARM_UP: Duration = Duration::from_secs(60);

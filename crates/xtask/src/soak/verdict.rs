@@ -123,7 +123,7 @@ impl Verdict {
 
     /// Puts the summary into the documentation.
     pub(super) fn write(&self) -> Outcome<()> {
-        super::document::write("soak", &format!("```text\n{self}```\n"))
+        crate::reliability::write("soak", &format!("```text\n{self}```\n"))
     }
 }
 

@@ -58,14 +58,6 @@ const KNOWN: &[Known] = &[
         ],
     },
     Known {
-        krate: "linux",
-        members: &["netlink", "netlink/link", "netlink/route", "netlink/watch"],
-    },
-    Known {
-        krate: "nacl",
-        members: &["lib", "gcm", "key", "secretbox"],
-    },
-    Known {
         krate: "overlay",
         members: &["kind", "sleeve"],
     },
@@ -94,27 +86,6 @@ const KNOWN: &[Known] = &[
             "explore/peer",
             "explore/world",
         ],
-    },
-    Known {
-        krate: "wire",
-        members: &[
-            "gob",
-            "gob/decode",
-            "gob/encode",
-            "gob/primitive",
-            "gob/reader",
-            "gob/rows",
-            "gob/types",
-            "gob/value",
-        ],
-    },
-    Known {
-        krate: "xtask",
-        members: &["crash", "options", "soak"],
-    },
-    Known {
-        krate: "xtask",
-        members: &["crash", "crash/faults", "crash/leftovers", "crash/verdict"],
     },
 ];
 

@@ -60,7 +60,11 @@ impl Source {
             .lines()
             .enumerate()
             .filter(|(index, _)| self.is_test(index + 1))
-            .filter_map(|(_, line)| line.rsplit("mod ").next()?.trim().strip_suffix(';'))
+            .filter_map(|(_, line)| {
+                let (visibility, name) = line.trim().split_once("mod ")?;
+                let is_declaration = visibility.is_empty() || visibility.starts_with("pub");
+                name.strip_suffix(';').filter(|_| is_declaration)
+            })
             .collect()
     }
 
@@ -337,7 +341,7 @@ mod tests {
 
     #[test]
     fn code_under_cfg_test_is_test_code() {
-        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n#[cfg(test)]\nmod more;\nfn d() {}\n";
+        let text = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() {}\n}\nfn c() {}\n#[cfg(test)]\npub(crate) mod more;\nfn d() {}\n";
         let source = Source::new(text);
         assert_eq!(source.test_modules(), ["more"]);
         let marks: Vec<bool> = (1..=9).map(|line| source.is_test(line)).collect();
@@ -345,6 +349,12 @@ mod tests {
             marks,
             [false, true, true, true, true, false, true, true, false]
         );
+    }
+
+    #[test]
+    fn statements_of_tests_declare_no_modules() {
+        let text = "#[cfg(test)]\nmod tests {\n    fn a() {\n        host.kill();\n    }\n}\n";
+        assert_eq!(Source::new(text).test_modules(), [""; 0]);
     }
 
     #[test]
