@@ -7,6 +7,12 @@
 //! encrypted is ever published without its key.
 //!
 //! The same seed always gives the same history; a failure names the command that repeats it.
+//!
+//! # Size
+//!
+//! Past twice its plan, because there are three simulators and not one: of whole clusters (`world`), of
+//! address allocators alone with every message at their disposal (`addresses`), and of small rings in all
+//! their states (`explore`). They share the network, the faults and the checkers, so they are one crate.
 
 pub mod addresses;
 pub mod check;

@@ -1,6 +1,12 @@
 //! Repository commands: `cargo xtask tidy|test|demo|race|allocations|crash|soak|fuzz`.
 //!
 //! Depends on the standard library alone, so that it builds in seconds on a fresh clone.
+//!
+//! # Size
+//!
+//! Far past its plan, which was tidy and packaging: the race, the crash and soak ordeals, the fuzz driver
+//! and the test suite are commands of the repository too, and share the stage on which hosts are laid out.
+//! None of it is part of what is shipped. A crate `lab` of hosts and traffic is to take the shared half.
 #![expect(clippy::print_stdout, reason = "a command line tool talks to its user")]
 
 mod allocations;
