@@ -189,7 +189,7 @@ fn live_connection(
         cipher: tunnel
             .and_then(|tunnel| tunnel.cipher)
             .map(|cipher| cipher.name().to_owned()),
-        reason: tunnel.map(|tunnel| tunnel.reason.to_owned()),
+        reason: tunnel.map(|tunnel| tunnel.reason.to_string()),
     };
     Connection {
         address: connection.remote_address.to_string(),

@@ -19,7 +19,7 @@ use linux::netns::Netns;
 use linux::peer_name::{MachineIdentity, PeerNameSources};
 use mesh::{DirectPeer, MeshConfig};
 use node::{Connect, Node};
-use overlay::protection::Cipher;
+use overlay::capabilities::Capability;
 use plane::Plane;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -521,9 +521,6 @@ fn node_config(mesh: &MeshOptions, name: PeerName) -> node::Config {
     config.port = mesh.port;
     config.min_protocol_version = mesh.min_protocol_version;
     config.max_protocol_version = mesh.max_protocol_version;
-    if mesh.sleeve_cipher.offers_aes_gcm() {
-        config.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
-    }
     config.trusted_subnets = mesh.trusted_subnets.clone();
     config.conn_limit = mesh.conn_limit;
     config.discovery = mesh.discovery;
@@ -532,7 +529,11 @@ fn node_config(mesh: &MeshOptions, name: PeerName) -> node::Config {
     } else {
         tracing::info!("Communication between peers is unencrypted.");
     }
-    node::Config::new(config)
+    let mut config = node::Config::new(config);
+    let offered = mesh.sleeve_cipher.offers_aes_gcm();
+    let offered = offered.then_some(Capability::AesGcm).into_iter();
+    config.capabilities = offered.collect();
+    config
 }
 
 /// The allocator as the last run left it. Damaged rows are an error: a ring that was silently empty

@@ -7,7 +7,9 @@ use std::time::Duration;
 use arbitrary::{Result, Unstructured};
 use mesh::DirectPeer;
 use node::{Command, Connect, Forget, Input};
-use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
+use overlay::Overlay;
+use overlay::kind::{Kind, LaneEvent};
+use overlay::tunnel::Signal;
 use wire::handshake::Features;
 use wire::message::{Message, OverlayControl};
 use wire::topology;
@@ -229,39 +231,45 @@ impl World {
             Some(link) => link,
             None => LinkId::outbound(input.arbitrary::<u8>()?.into()),
         };
-        let event = match input.int_in_range(0..=7)? {
-            0 => SleeveEvent::CounterExhausted,
+        let mut from = address(1);
+        let signal = match input.int_in_range(0..=7)? {
+            0 => Signal::Exhausted,
             1 | 2 => {
                 let path_mtu_bytes = if input.ratio(1, 8)? {
                     input.arbitrary()?
                 } else {
                     input.arbitrary::<u16>()?.into()
                 };
-                SleeveEvent::TooBig { path_mtu_bytes }
+                Signal::TooBig { path_mtu_bytes }
             }
             _ => {
-                let (from, kind) = (socket_address(input)?, self.special_kind(link, input)?);
-                SleeveEvent::Special { from, kind }
+                from = socket_address(input)?;
+                self.arrival(link, input)?
             }
         };
-        self.shell.input(Input::Tunnel(event.on(link)));
+        let neighbour = self.shell.table.neighbour(link);
+        let chosen = neighbour.and_then(|neighbour| neighbour.chosen);
+        let kind = chosen.unwrap_or(Kind::COMPATIBLE);
+        if let Some(event) = LaneEvent::of(kind, signal, from) {
+            self.shell.input(Input::Tunnel(event.on(link)));
+        }
         Ok(())
     }
 
     /// What arrived on a tunnel: half the time the heartbeat that belongs to it.
-    fn special_kind(&self, link: LinkId, input: &mut Unstructured<'_>) -> Result<SpecialKind> {
+    fn arrival(&self, link: LinkId, input: &mut Unstructured<'_>) -> Result<Signal> {
         Ok(match input.int_in_range(0..=5)? {
-            0 => SpecialKind::FragmentationTest,
-            1 => SpecialKind::MtuTest {
+            0 => Signal::FragmentationTest,
+            1 => Signal::MtuTest {
                 frame_bytes: input.arbitrary::<u32>()? as usize,
             },
-            2 => SpecialKind::Heartbeat {
+            2 => Signal::Heartbeat {
                 connection_uid: input.arbitrary()?,
             },
             _ => {
                 let uids = &self.shell.uids;
                 let connection_uid = uids.get(&link).copied().unwrap_or(0);
-                SpecialKind::Heartbeat { connection_uid }
+                Signal::Heartbeat { connection_uid }
             }
         })
     }
@@ -381,7 +389,7 @@ fn announcement(input: &mut Unstructured<'_>) -> Result<Features> {
         announced.overlays = None;
     }
     if odd & 0x1e == 4 {
-        announced.overlays = Some(vec!["fastdp".to_owned(), "sleeve".to_owned()]);
+        announced.overlays = Some(Overlay::announced(Kind::ALL));
     }
     if odd & 0xe0 == 0x20 {
         announced.uid = u64::from(odd);

@@ -2,6 +2,7 @@
 //! should, and then says sealed whatever it is told to.
 
 use nacl::{DirectionKey, KeyPair, SessionKey, TAG_BYTES};
+use overlay::kind::Kind;
 use wire::PeerName;
 use wire::gob::{Stream, StreamReader};
 use wire::handshake::{
@@ -9,7 +10,7 @@ use wire::handshake::{
     encode_header,
 };
 use wire::message::{FrameReader, Message, encode_frame, encode_frame_v1};
-use wire::sleeve::nonce_prefix;
+use wire::nonce_prefix;
 
 /// The password of everybody who has one.
 pub(crate) const PASSWORD: &[u8] = b"correct horse";
@@ -60,7 +61,7 @@ pub(crate) fn features(name: PeerName) -> Features {
         conn_id: name.to_u64().rotate_left(9),
         short_id: Some((name.to_u64() & 0xfff) as u16),
         trusted: false,
-        overlays: Some(vec!["sleeve".to_owned()]),
+        overlays: Some(vec![Kind::COMPATIBLE.name().to_owned()]),
         public_key: None,
         weft: Some(WeftFeature {
             version: 1,

@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, MeshConfig, Password, TrustedSubnet};
 use node::{Command, Config, Connect, Input, Node, NodeStatus, Output, Reply, RequestId};
-use overlay::kind::LaneProbe;
-use overlay::sleeve::lane::SleeveProbe;
 use overlay::table::ForwardingTable;
 use wire::handshake::Features;
 use wire::{LinkId, PeerName};
@@ -309,8 +307,7 @@ impl Shell {
             Output::Probe(probe) => {
                 let known = self.table.neighbour(probe.link).is_some();
                 assert!(known, "a tunnel is published before it is probed");
-                let LaneProbe::Sleeve(what) = probe.probe;
-                if let SleeveProbe::Heartbeat { connection_uid } = what {
+                if let Some(connection_uid) = probe.probe.connection_uid() {
                     self.uids.insert(probe.link, connection_uid);
                 }
             }
@@ -330,11 +327,9 @@ impl Shell {
             assert_eq!(*remote, neighbour.remote);
             for lane in neighbour.lanes.iter() {
                 assert!(lane.mtu_bytes() <= 65_535);
+                assert!(lane.max_payload_bytes() <= 65_507);
                 let is_sealed = lane.is_sealed();
                 assert!(is_sealed == self.setting.has_password || self.setting.trusts);
-            }
-            if let Some(lane) = neighbour.lanes.sleeve() {
-                assert!(lane.max_payload_bytes <= 65_507);
             }
         }
         assert!(!table.routes.unicast.contains_key(&US));

@@ -1,16 +1,20 @@
-//! The control machine of a sleeve tunnel and its path MTU search, and the table of addresses.
+//! The control machine of the tunnel that every peer has, its path MTU search included, and the table
+//! of addresses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::{Result, Unstructured};
+use nacl::SessionKey;
+use overlay::kind::{Kind, LaneEvent};
 use overlay::mac::{ENTRIES_MAX, EXPIRY_SECS, Learned, MacTable};
-use overlay::sleeve::lane::{SleeveProbe, SpecialKind};
-use overlay::sleeve::{HEARTBEAT_TIMEOUT, Sleeve, SleeveConfig, SleeveOutput};
+use overlay::machine::{Machine, MachineOutput};
+use overlay::protection::{Cipher, Protection};
+use overlay::tunnel::{Signal, TunnelConfig};
 use wire::PeerName;
 use wire::ethernet::MacAddr;
-use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, UDP_PAYLOAD_MAX_BYTES};
 
 use crate::shell::{address, base};
 
@@ -18,6 +22,14 @@ use crate::shell::{address, base};
 const STEPS_MAX: usize = 300;
 /// Connection UID of the tunnel.
 const UID: u64 = 0x1234_5678;
+/// Without a heartbeat for this long it is dead, as the specification has it.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Length of a heartbeat's frame there.
+const HEARTBEAT_BYTES: usize = 22;
+/// Length of the frame there that tests fragmentation.
+const FRAGMENTATION_TEST_BYTES: usize = 60_001;
+/// No datagram over IPv4 carries more.
+const UDP_PAYLOAD_MAX_BYTES: usize = 65_507;
 /// More outputs than one call may cause.
 const OUTPUTS_MAX: usize = 64;
 
@@ -42,7 +54,7 @@ pub fn run(bytes: &[u8]) {
 }
 
 struct Scene {
-    sleeve: Sleeve,
+    machine: Machine,
     now: Instant,
     last_heartbeat: Instant,
     established: bool,
@@ -57,17 +69,22 @@ impl Scene {
             address(2)
         };
         let now = base();
-        let mut sleeve = Sleeve::new(SleeveConfig {
+        let key = (flags & 4 != 0).then(|| Arc::new(SessionKey::from_bytes([7; 32])));
+        let config = TunnelConfig {
             remote_label: "peer".to_owned(),
             remote_address,
             outbound: flags & 2 != 0,
             uid: UID,
-            encrypted: flags & 4 != 0,
-        });
-        assert!(sleeve.poll_timeout().is_none(), "silent until confirmed");
-        sleeve.confirm(now);
+            protection: key.map_or(Protection::Clear, |key| {
+                Protection::Sealed(key, Cipher::Secretbox)
+            }),
+        };
+        let machine = Machine::prepare(Kind::COMPATIBLE, &config);
+        let mut machine = machine.expect("every peer has it, at any address");
+        assert!(machine.poll_timeout().is_none(), "silent until confirmed");
+        machine.confirm(now);
         let mut scene = Self {
-            sleeve,
+            machine,
             now,
             last_heartbeat: now,
             established: false,
@@ -84,13 +101,13 @@ impl Scene {
                 let tag = input.int_in_range(0..=5)?;
                 let body = input.arbitrary::<u16>()?.to_be_bytes();
                 let length = input.int_in_range(0..=2)?;
-                self.sleeve.handle_control(tag, &body[..length], now);
+                self.machine.handle_control(tag, &body[..length], now);
             }
             // The acknowledgement of the test that runs, if any: the far end got it.
             1 | 2 => {
-                let mtu = self.sleeve.mtu_bytes() as u16;
+                let mtu = self.machine.lane().mtu_bytes() as u16;
                 let mtu = mtu.wrapping_sub(input.int_in_range(0..=3)?);
-                self.sleeve.handle_control(3, &mtu.to_be_bytes(), now);
+                self.machine.handle_control(3, &mtu.to_be_bytes(), now);
             }
             3 => {
                 let path_mtu_bytes = if input.ratio(1, 8)? {
@@ -98,36 +115,36 @@ impl Scene {
                 } else {
                     input.arbitrary::<u16>()?.into()
                 };
-                self.sleeve.handle_too_big(path_mtu_bytes, now);
+                self.tell(Signal::TooBig { path_mtu_bytes }, address(2));
             }
             4 => {
                 self.last_heartbeat = now;
-                let kind = SpecialKind::Heartbeat {
+                let heartbeat = Signal::Heartbeat {
                     connection_uid: UID,
                 };
-                self.sleeve.handle_special(from(input)?, kind, now);
+                self.tell(heartbeat, from(input)?);
             }
             5 => {
-                let kind = match input.int_in_range(0..=2)? {
-                    0 => SpecialKind::FragmentationTest,
-                    1 => SpecialKind::MtuTest {
+                let signal = match input.int_in_range(0..=2)? {
+                    0 => Signal::FragmentationTest,
+                    1 => Signal::MtuTest {
                         frame_bytes: input.arbitrary::<u32>()? as usize,
                     },
-                    _ => SpecialKind::Heartbeat {
+                    _ => Signal::Heartbeat {
                         connection_uid: input.arbitrary::<u8>()?.into(),
                     },
                 };
-                self.sleeve.handle_special(from(input)?, kind, now);
+                self.tell(signal, from(input)?);
             }
             6 => {
                 self.now += Duration::from_millis(input.arbitrary::<u16>()?.into());
-                self.sleeve.handle_timeout(self.now);
+                self.machine.handle_timeout(self.now);
             }
-            7 if input.ratio(1, 16)? => self.sleeve.handle_counter_exhausted(),
+            7 if input.ratio(1, 16)? => self.tell(Signal::Exhausted, address(2)),
             _ => {
-                if let Some((at, _)) = self.sleeve.poll_timeout() {
+                if let Some((at, _)) = self.machine.poll_timeout() {
                     self.now = self.now.max(at);
-                    self.sleeve.handle_timeout(self.now);
+                    self.machine.handle_timeout(self.now);
                 }
             }
         }
@@ -135,41 +152,53 @@ impl Scene {
         Ok(())
     }
 
+    /// The data plane reports something.
+    fn tell(&mut self, signal: Signal, from: SocketAddr) {
+        let event = LaneEvent::of(Kind::COMPATIBLE, signal, from);
+        let event = event.expect("it has a word for everything");
+        self.machine.handle_event(event, self.now);
+    }
+
     fn drain(&mut self) {
         for _ in 0..OUTPUTS_MAX {
-            let Some(output) = self.sleeve.poll_output() else {
+            let Some(output) = self.machine.poll_output() else {
                 return self.check();
             };
             assert!(!self.failed, "nothing follows a failure");
             match output {
-                SleeveOutput::Control { tag, body } => {
+                MachineOutput::Control { tag, body } => {
                     assert!((1..=3).contains(&tag) && body.len() == if tag == 3 { 2 } else { 0 });
                 }
-                SleeveOutput::Probe(probe) => {
-                    assert!(
-                        self.sleeve.remote_address().is_some(),
-                        "there is somewhere to send"
+                MachineOutput::Probe(probe) => {
+                    let to = self.machine.lane().remote_address();
+                    assert!(to.is_some(), "there is somewhere to send");
+                    let frame_bytes = probe.frame_bytes();
+                    let is_heartbeat = probe.connection_uid().is_some();
+                    assert_eq!(
+                        frame_bytes == FRAGMENTATION_TEST_BYTES,
+                        probe.may_be_fragmented()
                     );
-                    if let SleeveProbe::MtuTest { frame_bytes } = probe {
-                        assert_ne!(frame_bytes, FRAGMENTATION_TEST_BYTES);
-                        assert!(frame_bytes > HEARTBEAT_BYTES && frame_bytes <= 65_535 + 14);
-                    }
+                    assert_eq!(frame_bytes <= HEARTBEAT_BYTES, is_heartbeat);
+                    assert!(frame_bytes <= 65_535 + 14);
                 }
-                SleeveOutput::Established => {
+                MachineOutput::Established => {
                     assert!(!std::mem::replace(&mut self.established, true), "said once");
                 }
-                SleeveOutput::Changed => {}
-                SleeveOutput::Failed(_) => self.failed = true,
+                MachineOutput::Changed => {}
+                MachineOutput::OnHold | MachineOutput::Released => {
+                    panic!("it dies rather than go on hold")
+                }
+                MachineOutput::Failed(_) => self.failed = true,
             }
         }
         panic!("one input caused more than {OUTPUTS_MAX} outputs");
     }
 
     fn check(&self) {
-        assert!((68..=65_535).contains(&self.sleeve.mtu_bytes()));
-        assert!(self.sleeve.max_payload_bytes() <= UDP_PAYLOAD_MAX_BYTES);
-        assert!(self.sleeve.max_payload_bytes() >= 68);
-        match self.sleeve.poll_timeout() {
+        let lane = self.machine.lane();
+        assert!((68..=65_535).contains(&lane.mtu_bytes()));
+        assert!((68..=UDP_PAYLOAD_MAX_BYTES).contains(&lane.max_payload_bytes()));
+        match self.machine.poll_timeout() {
             None => assert!(self.failed, "a live tunnel waits for something"),
             Some((at, _)) => assert!(at <= self.last_heartbeat + HEARTBEAT_TIMEOUT),
         }
@@ -179,12 +208,12 @@ impl Scene {
     fn end(&mut self) {
         let end = self.now + HEARTBEAT_TIMEOUT;
         for _ in 0..10_000 {
-            let Some((at, _)) = self.sleeve.poll_timeout() else {
+            let Some((at, _)) = self.machine.poll_timeout() else {
                 break;
             };
             assert!(at <= end);
             self.now = self.now.max(at);
-            self.sleeve.handle_timeout(self.now);
+            self.machine.handle_timeout(self.now);
             self.drain();
         }
         assert!(self.failed, "a tunnel without heartbeats dies");

@@ -7,6 +7,7 @@ use std::time::Instant;
 use ipam::{Ipam, Refusal};
 use mesh::{Mesh, MeshConfig, MeshOutput};
 use overlay::Overlay;
+use overlay::capabilities::Capabilities;
 use overlay::kind::Kind;
 use tracing::debug;
 use wire::PeerName;
@@ -24,21 +25,26 @@ use crate::turn::Turn;
 
 /// What a node is told at start and never changes. Holds the passphrase, hence no `Debug`.
 pub struct Config {
-    /// The mesh's part. Its `overlays` are set from `tunnels`.
+    /// The mesh's part. Its `overlays` are set from `tunnels`, and its `weft_capabilities` from
+    /// `capabilities`.
     pub mesh: MeshConfig,
     /// Tunnel kinds in order of preference; empty means compatibility mode with everybody.
     pub tunnels: Vec<Kind>,
+    /// What we offer to do where the other end offers it too, if we are announced as a Weft at all.
+    pub capabilities: Capabilities,
     /// Address allocation, as the shell restored it. Without, what others say about addresses is
     /// only passed on.
     pub ipam: Option<Ipam>,
 }
 
 impl Config {
-    /// The defaults around a mesh configuration: sleeve only, no address allocation.
+    /// The defaults around a mesh configuration: the kind that everybody has, nothing offered, no
+    /// address allocation.
     pub fn new(mesh: MeshConfig) -> Self {
         Self {
             mesh,
-            tunnels: vec![Kind::Sleeve],
+            tunnels: vec![Kind::COMPATIBLE],
+            capabilities: Capabilities::default(),
             ipam: None,
         }
     }
@@ -82,11 +88,13 @@ impl Node {
         let Config {
             mesh: mut mesh_config,
             tunnels: kinds,
+            capabilities,
             ipam,
         } = config;
         mesh_config.overlays = Overlay::announced(&kinds);
+        mesh_config.weft_capabilities = capabilities.words();
         let us = mesh_config.name;
-        let tunnels = Tunnels::new(kinds, &mesh_config);
+        let tunnels = Tunnels::new(kinds, capabilities, &mesh_config);
         let mut mesh = Mesh::new(mesh_config, seed, now);
         let allocation = ipam.map(|ipam| Allocation::new(ipam, &mut mesh));
         let mut node = Self {

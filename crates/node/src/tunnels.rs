@@ -4,15 +4,15 @@
 use std::time::Instant;
 
 use mesh::{Connection, Mesh, MeshConfig, TrustedSubnet};
+use overlay::capabilities::Capabilities;
 use overlay::kind::{Kind, TunnelEvent};
-use overlay::protection::{Cipher, Protection};
 use overlay::{ConnectionParams, Overlay, OverlayOutput, TunnelStatus};
 use wire::LinkId;
 use wire::message::OverlayControl;
 
 use crate::forwarding::Forwarding;
 
-/// The overlay, and what protects the tunnels of a connection.
+/// The overlay, and whom we trust to be reached in clear.
 pub(crate) struct Tunnels {
     overlay: Overlay,
     /// When the overlay wants to be called. Asking it means looking at every tunnel, and most inputs
@@ -21,22 +21,23 @@ pub(crate) struct Tunnels {
     /// Whether that may be outdated.
     is_touched: bool,
     encrypts: bool,
-    /// Whether we announce that datagrams to us may be sealed by AES-256-GCM.
-    offers_aes_gcm: bool,
     trusted_subnets: Vec<TrustedSubnet>,
 }
 
 impl Tunnels {
-    /// No tunnels, of these kinds in order of preference.
-    pub(crate) fn new(kinds: Vec<Kind>, mesh: &MeshConfig) -> Self {
-        let words = &mesh.weft_capabilities;
-        let says_aes_gcm = words.iter().any(|word| word == Cipher::AES_GCM_WORD);
+    /// No tunnels, of these kinds in order of preference. What we are capable of counts if the mesh
+    /// announces it.
+    pub(crate) fn new(kinds: Vec<Kind>, capabilities: Capabilities, mesh: &MeshConfig) -> Self {
+        let announced = if mesh.announce_weft {
+            capabilities
+        } else {
+            Capabilities::default()
+        };
         Self {
-            overlay: Overlay::new(kinds),
+            overlay: Overlay::new(kinds, announced),
             due: None,
             is_touched: true,
             encrypts: mesh.password.is_some(),
-            offers_aes_gcm: mesh.announce_weft && says_aes_gcm,
             trusted_subnets: mesh.trusted_subnets.clone(),
         }
     }
@@ -87,7 +88,13 @@ impl Tunnels {
 
     /// There is a connection: it gets a tunnel.
     pub(crate) fn add(&mut self, connection: Connection, now: Instant) {
-        let protection = self.protection(&connection);
+        let is_trusted = connection.features.trusted && self.trusts(&connection);
+        assert!(
+            connection.data_key.is_some() || !self.encrypts || is_trusted,
+            "a data plane that should be encrypted has a key"
+        );
+        let weft = connection.features.weft;
+        let words = weft.map_or_else(Vec::new, |weft| weft.capabilities);
         let params = ConnectionParams {
             link: connection.link,
             remote: connection.remote,
@@ -95,7 +102,8 @@ impl Tunnels {
             remote_address: connection.remote_address,
             outbound: connection.link.is_outbound(),
             uid: connection.uid,
-            protection,
+            key: connection.data_key,
+            capabilities: Capabilities::of_words(&words),
             overlays: connection.features.overlays,
         };
         self.touch().handle_connection_added(params, now);
@@ -134,24 +142,6 @@ impl Tunnels {
     fn touch(&mut self) -> &mut Overlay {
         self.is_touched = true;
         &mut self.overlay
-    }
-
-    fn protection(&self, connection: &Connection) -> Protection {
-        let features = &connection.features;
-        let is_trusted = features.trusted && self.trusts(connection);
-        assert!(
-            connection.data_key.is_some() || !self.encrypts || is_trusted,
-            "a data plane that should be encrypted has a key"
-        );
-        let weft = features.weft.as_ref();
-        let offers = weft.is_some_and(|weft| weft.has(Cipher::AES_GCM_WORD));
-        let cipher = if self.offers_aes_gcm && offers {
-            Cipher::AesGcm
-        } else {
-            Cipher::Secretbox
-        };
-        let key = connection.data_key.clone();
-        key.map_or(Protection::Clear, |key| Protection::Sealed(key, cipher))
     }
 
     fn trusts(&self, connection: &Connection) -> bool {

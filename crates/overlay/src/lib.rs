@@ -1,19 +1,20 @@
 //! Tunnels to other peers: which one carries traffic (the overlay switch), how each is probed and
 //! measured (sleeve), and how frames become datagrams and back.
 //!
-//! Two halves share this crate. The *control half* ([`Overlay`], `switch`, `sleeve`, `pmtu`) is a
-//! state machine inside `Node`. The *data half* ([`frame`], with [`sleeve::framing`] as its one kind) is
-//! pure code run by data-plane threads; it goes by a plan that [`forward`] makes of each
-//! [`table::ForwardingTable`], and never asks the control half anything.
+//! Two halves share this crate. The *control half* ([`Overlay`], [`switch`], [`machine`] and a module
+//! per kind, as [`sleeve`]) is a state machine inside `Node`. The *data half* ([`frame`], with
+//! [`sleeve::framing`] as its one kind) is pure code run by data-plane threads; it goes by a plan that
+//! [`forward`] makes of each [`table::ForwardingTable`], and never asks the control half anything.
 
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
 pub mod forward;
 pub mod frame;
 pub mod kind;
 pub mod mac;
+pub mod machine;
 pub mod overlay;
-pub mod pmtu;
 pub mod protection;
 pub mod routes;
 pub mod sleeve;
@@ -21,5 +22,8 @@ pub mod switch;
 pub mod table;
 #[cfg(test)]
 mod testing;
+#[cfg(any(test, feature = "trial"))]
+pub mod trial;
+pub mod tunnel;
 
 pub use overlay::{ConnectionParams, Overlay, OverlayOutput, TunnelStatus};

@@ -6,16 +6,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nacl::SessionKey;
 use tracing::debug;
 use wire::message::OverlayControl;
 use wire::{LinkId, PeerName};
 
-use crate::kind::{Kind, Lane, Lanes, Probe, TunnelEvent};
-use crate::protection::{Cipher, Protection};
-use crate::sleeve::SleeveConfig;
-use crate::sleeve::lane::SleeveLane;
-use crate::switch::{Switch, SwitchError, SwitchOutput};
+use crate::capabilities::Capabilities;
+use crate::kind::{Kind, Lane, Probe, TunnelEvent};
+use crate::protection::Cipher;
+use crate::switch::{Reason, Switch, SwitchError, SwitchOutput};
 use crate::table::Neighbour;
+use crate::tunnel::TunnelConfig;
 
 /// What the overlay needs to know about a connection.
 #[derive(Clone)]
@@ -32,8 +33,10 @@ pub struct ConnectionParams {
     pub outbound: bool,
     /// Connection UID.
     pub uid: u64,
-    /// Protection of the data plane.
-    pub protection: Protection,
+    /// Key of the data plane; `None` leaves it in clear. The mesh decides whether (password, trust).
+    pub key: Option<Arc<SessionKey>>,
+    /// What the other end announced of what we know.
+    pub capabilities: Capabilities,
     /// Overlay names the other end announced; `None` for compatibility mode.
     pub overlays: Option<Vec<String>>,
 }
@@ -79,16 +82,14 @@ pub struct TunnelStatus {
     pub cipher: Option<Cipher>,
     /// Overlay MTU, bytes; 0 if there is no tunnel.
     pub mtu_bytes: usize,
-    /// Why this overlay: a stable word.
-    pub reason: &'static str,
+    /// Why this overlay; shown as a stable word.
+    pub reason: Reason,
 }
 
 struct Connection {
     /// Its number among all that were ever registered.
     serial: u64,
     remote: PeerName,
-    outbound: bool,
-    protection: Protection,
     switch: Switch,
     /// What was published last.
     published: Option<Arc<Neighbour>>,
@@ -105,6 +106,7 @@ struct Connection {
 /// have a tunnel published and send special frames.
 pub struct Overlay {
     kinds: Vec<Kind>,
+    capabilities: Capabilities,
     connections: BTreeMap<LinkId, Connection>,
     registered: BTreeMap<PeerName, LinkId>,
     /// How many connections were ever registered.
@@ -116,11 +118,12 @@ pub struct Overlay {
 
 impl Overlay {
     /// No connections yet. `kinds` is our list in order of preference; what it leaves out is never
-    /// used, except sleeve in compatibility mode: towards peers that announce no list, and towards
-    /// everybody if ours is empty.
-    pub fn new(kinds: Vec<Kind>) -> Self {
+    /// used, except [`Kind::COMPATIBLE`]: towards peers that announce no list, and towards everybody
+    /// if ours is empty. `capabilities` is what we announced.
+    pub fn new(kinds: Vec<Kind>, capabilities: Capabilities) -> Self {
         Self {
             kinds,
+            capabilities,
             connections: BTreeMap::new(),
             timetable: BTreeSet::new(),
             registered: BTreeMap::new(),
@@ -138,12 +141,13 @@ impl Overlay {
     /// replacing an older connection's registration.
     pub fn handle_connection_added(&mut self, params: ConnectionParams, now: Instant) {
         let link = params.link;
-        let config = SleeveConfig {
+        let common = self.capabilities.common(&params.capabilities);
+        let config = TunnelConfig {
             remote_label: params.remote_label,
             remote_address: params.remote_address,
             outbound: params.outbound,
             uid: params.uid,
-            encrypted: params.protection.cipher().is_some(),
+            protection: common.protection(params.key),
         };
         let theirs = params.overlays.as_deref();
         let theirs = theirs.filter(|_| !self.kinds.is_empty());
@@ -160,8 +164,6 @@ impl Overlay {
         let connection = Connection {
             serial: self.serials,
             remote: params.remote,
-            outbound: params.outbound,
-            protection: params.protection,
             switch,
             published: None,
             due: None,
@@ -305,7 +307,7 @@ impl Connection {
             link,
             serial: self.serial,
             remote: self.remote,
-            lanes: self.lanes(),
+            lanes: self.switch.lanes(),
             chosen: self.switch.best(),
         };
         let published = self.published.take().filter(|last| **last == neighbour);
@@ -313,29 +315,14 @@ impl Connection {
         Arc::clone(self.published.insert(published))
     }
 
-    fn lanes(&self) -> Lanes {
-        let sleeve = self.switch.sleeve().map(|sleeve| {
-            Lane::Sleeve(SleeveLane {
-                protection: self.protection.clone(),
-                outbound: self.outbound,
-                remote_address: sleeve.remote_address(),
-                mtu_bytes: sleeve.mtu_bytes(),
-                max_payload_bytes: sleeve.max_payload_bytes(),
-                exceeds_kernel_mtu: sleeve.exceeds_kernel(),
-                stack_frag: sleeve.stack_frag(),
-            })
-        });
-        sleeve.into_iter().collect()
-    }
-
     fn status(&self, link: LinkId) -> TunnelStatus {
-        let mtu = self.switch.sleeve().map_or(0, |sleeve| sleeve.mtu_bytes());
+        let carrier = self.switch.carrier();
         TunnelStatus {
             link,
             remote: self.remote,
             name: self.switch.best().map_or("none", Kind::name),
-            cipher: self.protection.cipher(),
-            mtu_bytes: mtu,
+            cipher: carrier.as_ref().and_then(|lane| lane.protection().cipher()),
+            mtu_bytes: carrier.as_ref().map_or(0, Lane::mtu_bytes),
             reason: self.switch.reason(),
         }
     }
@@ -361,13 +348,14 @@ mod tests {
             remote_address: "192.0.2.2:6783".parse().unwrap(),
             outbound: true,
             uid: id,
-            protection: Protection::Clear,
+            key: None,
+            capabilities: Capabilities::default(),
             overlays: overlays.map(|list| list.split(' ').map(str::to_owned).collect()),
         }
     }
 
     fn overlay() -> Overlay {
-        Overlay::new(vec![Kind::Sleeve])
+        Overlay::new(vec![Kind::Sleeve], Capabilities::default())
     }
 
     fn drain(overlay: &mut Overlay) -> Vec<OverlayOutput> {
@@ -471,7 +459,7 @@ mod tests {
         let status = overlay.status();
         assert_eq!(
             (status[0].name, status[0].reason),
-            ("sleeve", "only-common")
+            ("sleeve", Reason::OnlyCommon)
         );
         drain(&mut overlay);
         overlay.handle_tunnel_event(SleeveEvent::CounterExhausted.on(link), now);

@@ -11,15 +11,11 @@ pub enum Cipher {
     /// XSalsa20-Poly1305, the original's (spec/sleeve.md 3).
     #[default]
     Secretbox,
-    /// AES-256-GCM, between two Wefts that both announce [`Cipher::AES_GCM_WORD`]
-    /// (docs/sleeve-cipher.md).
+    /// AES-256-GCM, between two Wefts that both offer it (docs/sleeve-cipher.md).
     AesGcm,
 }
 
 impl Cipher {
-    /// Capability word of a Weft that wants datagrams sealed by AES-256-GCM.
-    pub const AES_GCM_WORD: &str = "aes-gcm";
-
     /// Name for `status`.
     pub const fn name(self) -> &'static str {
         match self {

@@ -12,6 +12,7 @@
 
 pub mod framing;
 pub mod lane;
+pub mod pmtu;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +21,9 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info};
 use wire::ethernet::ETHERNET_HEADER_BYTES as ETHERNET_BYTES;
 
-use crate::pmtu::{PathMtu, PmtuOutput};
-use crate::sleeve::lane::{SleeveEvent, SleeveProbe, SpecialKind};
+use crate::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
+use crate::sleeve::pmtu::{PathMtu, PmtuOutput};
+use crate::tunnel::{TunnelConfig, TunnelOutput};
 
 /// Heartbeat interval until the far end has acknowledged one.
 pub const FAST_HEARTBEAT: Duration = Duration::from_millis(500);
@@ -50,40 +52,8 @@ pub enum SleeveError {
     CounterExhausted,
 }
 
-/// What a sleeve tunnel wants done or known, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SleeveOutput {
-    /// Send a control message to the other end's sleeve.
-    Control {
-        /// Sleeve tag, 1 to 3.
-        tag: u8,
-        /// Body.
-        body: Vec<u8>,
-    },
-    /// Send a special frame.
-    Probe(SleeveProbe),
-    /// The far end hears us; said once.
-    Established,
-    /// Address, MTU or fragmentation state changed: publish before later probes.
-    Changed,
-    /// Dead for good; nothing follows.
-    Failed(SleeveError),
-}
-
-/// What a sleeve tunnel needs to know about its connection.
-#[derive(Debug, Clone)]
-pub struct SleeveConfig {
-    /// For log lines: `name(nick)` of the remote.
-    pub remote_label: String,
-    /// TCP address of the remote; where datagrams go if we dialled.
-    pub remote_address: SocketAddr,
-    /// Whether we dialled.
-    pub outbound: bool,
-    /// Connection UID; a heartbeat must carry it.
-    pub uid: u64,
-    /// Whether datagrams are sealed.
-    pub encrypted: bool,
-}
+/// What a sleeve tunnel wants done or known.
+pub type SleeveOutput = TunnelOutput<SleeveProbe>;
 
 /// Where a tunnel is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +67,7 @@ enum State {
 /// One sleeve tunnel's control machine.
 #[derive(Debug)]
 pub struct Sleeve {
-    config: SleeveConfig,
+    config: TunnelConfig,
     state: State,
     address: Option<SocketAddr>,
     heard: bool,
@@ -111,14 +81,14 @@ pub struct Sleeve {
 
 impl Sleeve {
     /// Prepares a tunnel; nothing is sent before [`Self::confirm`].
-    pub fn new(config: SleeveConfig) -> Self {
+    pub fn new(config: TunnelConfig) -> Self {
         let remote = canonical(config.remote_address);
         Self {
             state: State::Prepared,
             address: config.outbound.then_some(remote),
             heard: false,
             stack_frag: false,
-            pmtu: PathMtu::new(remote.ip(), config.encrypted),
+            pmtu: PathMtu::new(remote.ip(), config.protection.cipher().is_some()),
             heartbeat_at: None,
             dead_at: None,
             fragmentation_test_at: None,
@@ -256,6 +226,19 @@ impl Sleeve {
         self.outputs.pop_front()
     }
 
+    /// What the data plane needs to know.
+    pub fn lane(&self) -> SleeveLane {
+        SleeveLane {
+            protection: self.config.protection.clone(),
+            outbound: self.config.outbound,
+            remote_address: self.address,
+            mtu_bytes: self.pmtu.mtu_bytes(),
+            max_payload_bytes: self.pmtu.max_payload_bytes(),
+            exceeds_kernel_mtu: self.pmtu.exceeds_kernel(),
+            stack_frag: self.stack_frag,
+        }
+    }
+
     /// Where datagrams go, once known.
     pub fn remote_address(&self) -> Option<SocketAddr> {
         self.address
@@ -329,7 +312,7 @@ impl Sleeve {
         if same_family(reference.ip(), address.ip()) {
             self.pmtu.suspect(now);
         } else {
-            self.pmtu = PathMtu::new(address.ip(), self.config.encrypted);
+            self.pmtu = PathMtu::new(address.ip(), self.config.protection.cipher().is_some());
             if self.state == State::Established {
                 self.pmtu.discover(now);
             }
@@ -393,7 +376,8 @@ impl Sleeve {
 
     fn fail(&mut self, error: SleeveError) {
         self.state = State::Failed;
-        self.outputs.push_back(SleeveOutput::Failed(error));
+        self.outputs
+            .push_back(SleeveOutput::Failed(error.to_string()));
     }
 }
 

@@ -1,17 +1,19 @@
 //! The overlay switch of one connection: which tunnel kinds both ends have, which of them carries
 //! traffic, and why.
 //!
-//! Rules and messages: spec/fastdp.md 1. A kind plugs in as a variant of [`Kind`] and of
-//! `Machine`; negotiation, choice and reasons already cover all kinds.
+//! Rules and messages: spec/fastdp.md 1. Negotiation, choice and reasons are the same for all kinds;
+//! what a kind is and does is its [`Machine`]'s.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Instant;
 
 use tracing::{info, warn};
 use wire::message::OverlayControl;
 
-use crate::kind::{Kind, LaneEvent, LaneProbe};
-use crate::sleeve::{Sleeve, SleeveConfig, SleeveOutput};
+use crate::kind::{Kind, Lane, LaneEvent, LaneProbe, Lanes};
+use crate::machine::{Machine, MachineOutput};
+use crate::tunnel::TunnelConfig;
 
 /// Entries of a common list that an index byte can name.
 const COMMON_LIST_MAX: usize = 256;
@@ -64,33 +66,63 @@ pub fn choose(health: &[Health]) -> Option<usize> {
     established.or_else(|| health.iter().position(usable))
 }
 
-/// Why `choose` gave this answer: a stable word for people and scripts.
-pub fn reason(kinds: &[Kind], health: &[Health], chosen: Option<usize>) -> &'static str {
+/// Why `choose` gave its answer. Shown as a stable word for people and scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// No tunnel can carry traffic.
+    NoWorkingTunnel,
+    /// No tunnel was heard to work; this one is tried.
+    NotEstablished,
+    /// The remote announced no list.
+    Compatibility,
+    /// Both ends have this kind alone in common.
+    OnlyCommon,
+    /// It is the first of the list.
+    Preferred,
+    /// The first of the list reported an error.
+    Unusable(Kind),
+    /// The first of the list cannot carry traffic for now.
+    OnHold(Kind),
+    /// The first of the list was not heard to work yet.
+    Unestablished(Kind),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoWorkingTunnel => f.write_str("no-working-tunnel"),
+            Self::NotEstablished => f.write_str("not-established"),
+            Self::Compatibility => f.write_str("compatibility"),
+            Self::OnlyCommon => f.write_str("only-common"),
+            Self::Preferred => f.write_str("preferred"),
+            Self::Unusable(kind) => write!(f, "{}-unusable", kind.name()),
+            Self::OnHold(kind) => write!(f, "{}-on-hold", kind.name()),
+            Self::Unestablished(kind) => write!(f, "{}-not-established", kind.name()),
+        }
+    }
+}
+
+/// Why `choose` gave this answer.
+pub fn reason(kinds: &[Kind], health: &[Health], chosen: Option<usize>) -> Reason {
     let Some(chosen) = chosen else {
-        return "no-working-tunnel";
+        return Reason::NoWorkingTunnel;
     };
     if !health[chosen].established {
-        return "not-established";
+        return Reason::NotEstablished;
     }
     match (kinds.len(), chosen) {
-        (1, _) => "only-common",
-        (_, 0) => "preferred",
+        (1, _) => Reason::OnlyCommon,
+        (_, 0) => Reason::Preferred,
         _ => why_not(kinds[0], health[0]),
     }
 }
 
 /// Why the preferred kind does not carry traffic.
-fn why_not(kind: Kind, health: Health) -> &'static str {
-    match (kind, health.working, health.on_hold) {
-        (Kind::Wireguard, false, _) => "wireguard-unusable",
-        (Kind::Wireguard, true, true) => "wireguard-on-hold",
-        (Kind::Wireguard, true, false) => "wireguard-not-established",
-        (Kind::Fastdp, false, _) => "fastdp-unusable",
-        (Kind::Fastdp, true, true) => "fastdp-on-hold",
-        (Kind::Fastdp, true, false) => "fastdp-not-established",
-        (Kind::Sleeve, false, _) => "sleeve-unusable",
-        (Kind::Sleeve, true, true) => "sleeve-on-hold",
-        (Kind::Sleeve, true, false) => "sleeve-not-established",
+const fn why_not(kind: Kind, health: Health) -> Reason {
+    match (health.working, health.on_hold) {
+        (false, _) => Reason::Unusable(kind),
+        (true, true) => Reason::OnHold(kind),
+        (true, false) => Reason::Unestablished(kind),
     }
 }
 
@@ -109,26 +141,20 @@ pub enum SwitchOutput {
     Failed(SwitchError),
 }
 
-/// The state machine of one tunnel.
-#[derive(Debug)]
-enum Machine {
-    Sleeve(Box<Sleeve>),
-    /// Keeps its index; its messages are dropped.
-    Unusable,
-}
-
+/// One kind of the common list.
 #[derive(Debug)]
 struct Entry {
     kind: Kind,
     health: Health,
-    machine: Machine,
+    /// `None`: could not be prepared. It keeps its index, and its messages are dropped.
+    machine: Option<Machine>,
 }
 
 /// All tunnels of one connection and the choice among them.
 #[derive(Debug)]
 pub struct Switch {
     remote_label: String,
-    /// The remote announced no list: one sleeve, no indices on the wire.
+    /// The remote announced no list: one tunnel, no indices on the wire.
     compatibility: bool,
     entries: Vec<Entry>,
     best: Option<usize>,
@@ -143,11 +169,11 @@ impl Switch {
     pub fn new(
         ours: &[Kind],
         theirs: Option<&[String]>,
-        config: &SleeveConfig,
+        config: &TunnelConfig,
     ) -> Result<Self, SwitchError> {
         let kinds = match theirs {
             Some(theirs) => common_kinds(ours, theirs)?,
-            None => vec![Kind::Sleeve],
+            None => vec![Kind::COMPATIBLE],
         };
         let mut switch = Self {
             remote_label: config.remote_label.clone(),
@@ -167,7 +193,10 @@ impl Switch {
 
     /// The connection is registered: all usable tunnels start to work.
     pub fn confirm(&mut self, now: Instant) {
-        self.each_sleeve(|sleeve| sleeve.confirm(now));
+        self.each_machine(|machine| machine.confirm(now));
+        if self.best.is_none() && !self.failed {
+            self.choose_or_fail(None);
+        }
     }
 
     /// A control message arrived on the link. Anything the peer should not have sent is ignored.
@@ -192,23 +221,20 @@ impl Switch {
             );
             return;
         };
-        match &mut entry.machine {
-            Machine::Sleeve(sleeve) => sleeve.handle_control(control.tag, &control.body, now),
-            Machine::Unusable => {}
+        if let Some(machine) = &mut entry.machine {
+            machine.handle_control(control.tag, &control.body, now);
         }
         self.drain_machines();
     }
 
     /// News from the data plane about the lane of its kind.
     pub fn handle_event(&mut self, event: LaneEvent, now: Instant) {
-        match event {
-            LaneEvent::Sleeve(event) => self.each_sleeve(|sleeve| sleeve.handle_event(event, now)),
-        }
+        self.each_machine(|machine| machine.handle_event(event, now));
     }
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.each_sleeve(|sleeve| sleeve.handle_timeout(now));
+        self.each_machine(|machine| machine.handle_timeout(now));
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and what for.
@@ -216,14 +242,7 @@ impl Switch {
         if self.failed {
             return None;
         }
-        let timeouts = self
-            .entries
-            .iter()
-            .filter_map(|entry| match &entry.machine {
-                Machine::Sleeve(sleeve) => sleeve.poll_timeout(),
-                Machine::Unusable => None,
-            });
-        timeouts.min()
+        self.machines().filter_map(Machine::poll_timeout).min()
     }
 
     /// The next thing to do.
@@ -231,12 +250,15 @@ impl Switch {
         self.outputs.pop_front()
     }
 
-    /// The sleeve tunnel, if the connection has one.
-    pub fn sleeve(&self) -> Option<&Sleeve> {
-        self.entries.iter().find_map(|entry| match &entry.machine {
-            Machine::Sleeve(sleeve) => Some(&**sleeve),
-            Machine::Unusable => None,
-        })
+    /// The lanes of all tunnels, whether or not they work.
+    pub fn lanes(&self) -> Lanes {
+        self.machines().map(Machine::lane).collect()
+    }
+
+    /// The lane that carries traffic, or would if routes led here.
+    pub fn carrier(&self) -> Option<Lane> {
+        let machine = self.entries[self.best?].machine.as_ref();
+        machine.map(Machine::lane)
     }
 
     /// The kind that carries traffic, or would if routes led here.
@@ -245,11 +267,12 @@ impl Switch {
     }
 
     /// Why that kind was chosen.
-    pub fn reason(&self) -> &'static str {
-        let health = self.health();
-        match reason(&self.kinds(), &health, self.best) {
-            "only-common" if self.compatibility => "compatibility",
-            word => word,
+    pub fn reason(&self) -> Reason {
+        let reason = reason(&self.kinds(), &self.health(), self.best);
+        if self.compatibility && reason == Reason::OnlyCommon {
+            Reason::Compatibility
+        } else {
+            reason
         }
     }
 
@@ -261,12 +284,17 @@ impl Switch {
         self.entries.iter().map(|entry| entry.health).collect()
     }
 
-    fn each_sleeve(&mut self, mut act: impl FnMut(&mut Sleeve)) {
-        for entry in &mut self.entries {
-            if let Machine::Sleeve(sleeve) = &mut entry.machine {
-                act(sleeve);
-            }
-        }
+    fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.machine.as_ref())
+    }
+
+    fn each_machine(&mut self, act: impl FnMut(&mut Machine)) {
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| entry.machine.as_mut())
+            .for_each(act);
         self.drain_machines();
     }
 
@@ -279,24 +307,21 @@ impl Switch {
         }
     }
 
-    fn follow(&mut self, index: usize, output: SleeveOutput) {
+    fn follow(&mut self, index: usize, output: MachineOutput) {
         if self.failed {
             return;
         }
         match output {
-            SleeveOutput::Control { tag, body } => {
+            MachineOutput::Control { tag, body } => {
                 let index = (!self.compatibility).then(|| {
                     u8::try_from(index).expect("the common list is cut at what a byte can name")
                 });
                 self.outputs
                     .push_back(SwitchOutput::Control(OverlayControl { index, tag, body }));
             }
-            SleeveOutput::Probe(probe) => {
-                let probe = LaneProbe::Sleeve(probe);
-                self.outputs.push_back(SwitchOutput::Probe(probe));
-            }
-            SleeveOutput::Changed => self.outputs.push_back(SwitchOutput::Changed),
-            SleeveOutput::Established => {
+            MachineOutput::Probe(probe) => self.outputs.push_back(SwitchOutput::Probe(probe)),
+            MachineOutput::Changed => self.outputs.push_back(SwitchOutput::Changed),
+            MachineOutput::Established => {
                 self.entries[index].health.established = true;
                 self.choose_again();
                 if !self.established {
@@ -304,21 +329,25 @@ impl Switch {
                     self.outputs.push_back(SwitchOutput::Established);
                 }
             }
-            SleeveOutput::Failed(error) => {
+            MachineOutput::OnHold => {
+                self.entries[index].health.on_hold = true;
+                self.choose_or_fail(None);
+            }
+            MachineOutput::Released => {
+                self.entries[index].health.on_hold = false;
+                self.choose_again();
+            }
+            MachineOutput::Failed(why) => {
                 let entry = &mut self.entries[index];
                 entry.health.working = false;
                 let peer = &self.remote_label;
-                warn!(peer, overlay = entry.kind.name(), %error, "overlay failed");
-                self.choose_again();
-                if self.best.is_none() {
-                    self.failed = true;
-                    let error = if self.compatibility {
-                        SwitchError::OnlyTunnel(error.to_string())
-                    } else {
-                        SwitchError::NoWorkingForwarder(self.remote_label.clone())
-                    };
-                    self.outputs.push_back(SwitchOutput::Failed(error));
-                }
+                warn!(
+                    peer,
+                    overlay = entry.kind.name(),
+                    error = why,
+                    "overlay failed"
+                );
+                self.choose_or_fail(Some(why));
             }
         }
     }
@@ -334,46 +363,48 @@ impl Switch {
             info!(
                 peer,
                 overlay = kind.name(),
-                reason = self.reason(),
+                reason = %self.reason(),
                 "overlay switched"
             );
         }
         self.outputs.push_back(SwitchOutput::Changed);
     }
-}
 
-impl Entry {
-    fn next_output(&mut self) -> Option<SleeveOutput> {
-        match &mut self.machine {
-            Machine::Sleeve(sleeve) => sleeve.poll_output(),
-            Machine::Unusable => None,
+    /// Chooses after a tunnel was lost; `why` if it is lost for good.
+    fn choose_or_fail(&mut self, why: Option<String>) {
+        self.choose_again();
+        if self.best.is_some() {
+            return;
         }
+        self.failed = true;
+        let error = match why.filter(|_| self.compatibility) {
+            Some(why) => SwitchError::OnlyTunnel(why),
+            None => SwitchError::NoWorkingForwarder(self.remote_label.clone()),
+        };
+        self.outputs.push_back(SwitchOutput::Failed(error));
     }
 }
 
-fn prepare(kind: Kind, config: &SleeveConfig) -> Entry {
-    match kind {
-        Kind::Sleeve => Entry {
-            kind,
-            health: Health {
-                working: true,
-                ..Health::default()
-            },
-            machine: Machine::Sleeve(Box::new(Sleeve::new(config.clone()))),
+impl Entry {
+    fn next_output(&mut self) -> Option<MachineOutput> {
+        self.machine.as_mut()?.poll_output()
+    }
+}
+
+fn prepare(kind: Kind, config: &TunnelConfig) -> Entry {
+    let machine = Machine::prepare(kind, config);
+    let machine = machine.inspect_err(|error| {
+        let peer = &config.remote_label;
+        let overlay = kind.name();
+        warn!(peer, overlay, %error, "unable to use overlay for connection");
+    });
+    Entry {
+        kind,
+        health: Health {
+            working: machine.is_ok(),
+            ..Health::default()
         },
-        Kind::Wireguard | Kind::Fastdp => {
-            let peer = &config.remote_label;
-            warn!(
-                peer,
-                overlay = kind.name(),
-                "unable to use overlay for connection"
-            );
-            Entry {
-                kind,
-                health: Health::default(),
-                machine: Machine::Unusable,
-            }
-        }
+        machine: machine.ok(),
     }
 }
 

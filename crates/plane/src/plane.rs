@@ -26,16 +26,14 @@ use overlay::frame::counters::{Counters, DropReason};
 use overlay::frame::plan::{Hop, UdpPath};
 use overlay::frame::train::Train;
 use overlay::frame::ways::Envelope;
-use overlay::kind::{LaneProbe, Probe};
+use overlay::kind::Probe;
 use overlay::mac::{MacCorrection, MacTable};
 use overlay::sleeve::framing::SleeveFraming;
 use overlay::sleeve::lane::{SleeveEvent, SleeveProbe};
 use overlay::table::ForwardingTable;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
-use wire::sleeve::{
-    FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES, PMTU_DISCOVERY_BYTES, heartbeat_frame,
-};
+use wire::sleeve::{PMTU_DISCOVERY_BYTES, heartbeat_frame};
 use wire::{LinkId, PeerName};
 
 use crate::events::{self, Ended, Events, Sender};
@@ -201,8 +199,10 @@ impl Plane {
 
     /// Sends a probe at once. Without an address to send to it is dropped.
     pub fn probe(&self, probe: Probe) {
-        match probe.probe {
-            LaneProbe::Sleeve(what) => self.probe_sleeve(probe.link, what),
+        let Probe { link, probe } = probe;
+        match probe.sleeve() {
+            Some(what) => self.probe_sleeve(link, what),
+            None => self.probe_counters.count(DropReason::NoTunnel),
         }
     }
 
@@ -219,11 +219,8 @@ impl Plane {
             max_payload_bytes: PAYLOAD_MAX_BYTES,
             ..path
         };
-        let (is_df, frame_bytes) = match probe {
-            SleeveProbe::Heartbeat { .. } => (true, HEARTBEAT_BYTES),
-            SleeveProbe::FragmentationTest => (false, FRAGMENTATION_TEST_BYTES),
-            SleeveProbe::MtuTest { frame_bytes } => (true, frame_bytes),
-        };
+        let is_df = !probe.may_be_fragmented();
+        let frame_bytes = probe.frame_bytes();
         let envelope = Envelope {
             origin: plan.us(),
             destination: hop.remote,

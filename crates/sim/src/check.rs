@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use node::NodeStatus;
-use overlay::pmtu::overhead_bytes;
 use wire::LinkId;
 use wire::PeerName;
 use wire::topology::PeerSummary;
@@ -276,14 +275,15 @@ impl<'w> Observer<'w> {
                 }
                 let path: PathMtu = self.world.network.path_mtu(site, other);
                 let ip = self.plan.sites[other].ip;
-                let expected = path.bytes - overhead_bytes(ip, tunnel.cipher.is_some());
+                let expected = path.bytes - published.overhead_bytes(ip);
                 let mtu = published.mtu_bytes();
-                if mtu > expected || !disturbed && mtu != expected {
+                let is_exact = !disturbed && published.kind().searches_path();
+                if mtu > expected || is_exact && mtu != expected {
                     return Err(format!(
                         "site {site} found MTU {mtu} to {other}, not {expected}"
                     ));
                 }
-                if !disturbed && !published.may_be_fragmented() {
+                if is_exact && !published.may_be_fragmented() {
                     return Err(format!("site {site} distrusts fragmentation to {other}"));
                 }
             }

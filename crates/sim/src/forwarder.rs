@@ -1,5 +1,5 @@
-//! A model of the data plane: special frames and test frames in datagrams that are not really
-//! built, forwarded by the decisions of `overlay::forward`.
+//! A model of the data plane: probes and test frames in datagrams that are not really built, forwarded
+//! by the decisions of `overlay::forward`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,13 +7,10 @@ use std::sync::Arc;
 use nacl::SessionKey;
 use overlay::forward::{self, Captured, Class, Envelope, NextHop, Received};
 use overlay::frame::ways::Ways;
-use overlay::kind::{Lane, LaneProbe, Probe, TunnelEvent};
+use overlay::kind::{Kind, Lane, LaneProbe, Probe, TunnelEvent};
 use overlay::mac::{Learned, MacCorrection, MacTable, Sighting};
-use overlay::pmtu::overhead_bytes;
-use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
 use overlay::table::{ForwardingTable, Neighbour};
 use wire::ethernet::MacAddr;
-use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES};
 use wire::{LinkId, PeerName};
 
 /// Ethertype of test frames: local experimental.
@@ -22,8 +19,8 @@ const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 /// What a datagram carries.
 #[derive(Clone)]
 pub enum Body {
-    /// A special frame from the sender to the receiver.
-    Special(SpecialKind),
+    /// A probe from the sender to the receiver.
+    Probe(LaneProbe),
     /// An ordinary frame.
     Frame {
         /// Where it was captured.
@@ -40,6 +37,8 @@ pub enum Body {
 pub struct Datagram {
     /// The last hop.
     pub sender: PeerName,
+    /// By which kind of tunnel it goes.
+    pub kind: Kind,
     /// Key it is sealed under.
     pub key: Option<Arc<SessionKey>>,
     /// Where it goes.
@@ -102,7 +101,7 @@ impl Forwarder {
         }
     }
 
-    /// The datagram of a special frame.
+    /// The datagram of a probe.
     ///
     /// # Errors
     ///
@@ -110,24 +109,11 @@ impl Forwarder {
     pub fn probe(&self, probe: &Probe) -> Result<Datagram, String> {
         let neighbour = self.table.neighbour(probe.link);
         let neighbour = neighbour.ok_or("a probe names a tunnel that was not published")?;
-        let LaneProbe::Sleeve(probe) = probe.probe;
-        let lane = neighbour.lanes.sleeve();
+        let probe = probe.probe;
+        let lane = neighbour.lanes.get(probe.kind());
         let lane = lane.ok_or("a probe names a lane that was not published")?;
-        let (kind, df, frame_bytes) = match probe {
-            SleeveProbe::Heartbeat { connection_uid } => (
-                SpecialKind::Heartbeat { connection_uid },
-                true,
-                HEARTBEAT_BYTES,
-            ),
-            SleeveProbe::FragmentationTest => {
-                let bytes = FRAGMENTATION_TEST_BYTES;
-                (SpecialKind::FragmentationTest, false, bytes)
-            }
-            SleeveProbe::MtuTest { frame_bytes } => {
-                (SpecialKind::MtuTest { frame_bytes }, true, frame_bytes)
-            }
-        };
-        let datagram = self.datagram(neighbour.link, lane, df, frame_bytes, Body::Special(kind));
+        let (df, frame_bytes) = (!probe.may_be_fragmented(), probe.frame_bytes());
+        let datagram = self.datagram(neighbour.link, lane, df, frame_bytes, Body::Probe(probe));
         datagram.ok_or_else(|| "a probe goes to a tunnel without address".to_owned())
     }
 
@@ -165,18 +151,16 @@ impl Forwarder {
         let Some(neighbour) = table.neighbours.get(&datagram.sender) else {
             return Arrival::Dropped;
         };
-        let Some(lane) = neighbour.lanes.sleeve() else {
+        let Some(lane) = neighbour.lanes.get(datagram.kind) else {
             return Arrival::Dropped;
         };
         let bytes = |key: Option<&Arc<SessionKey>>| key.map(|key| *key.expose_bytes());
-        if bytes(lane.protection.key()) != bytes(datagram.key.as_ref()) {
+        if bytes(lane.protection().key()) != bytes(datagram.key.as_ref()) {
             return Arrival::Dropped;
         }
         match datagram.body {
-            Body::Special(_) if !table.routes.knows(datagram.sender) => Arrival::Dropped,
-            Body::Special(kind) => {
-                Arrival::Event(SleeveEvent::Special { from, kind }.on(neighbour.link))
-            }
+            Body::Probe(_) if !table.routes.knows(datagram.sender) => Arrival::Dropped,
+            Body::Probe(probe) => Arrival::Event(probe.heard(from).on(neighbour.link)),
             Body::Frame {
                 origin,
                 destination,
@@ -230,12 +214,11 @@ impl Forwarder {
         bytes: &Arc<[u8]>,
     ) -> Option<Datagram> {
         let carrier = forward::carrier_to(&self.table, next_hop).ok()?;
-        let Lane::Sleeve(lane) = carrier.lane;
         let bytes = Arc::clone(bytes);
         let length = bytes.len();
         self.datagram(
             carrier.neighbour.link,
-            lane,
+            carrier.lane,
             true,
             length,
             Body::Frame {
@@ -249,16 +232,17 @@ impl Forwarder {
     fn datagram(
         &self,
         link: LinkId,
-        lane: &SleeveLane,
+        lane: &Lane,
         df: bool,
         frame_bytes: usize,
         body: Body,
     ) -> Option<Datagram> {
-        let to = lane.remote_address?;
-        let key = lane.protection.key();
-        let overhead = overhead_bytes(to.ip(), key.is_some());
+        let to = lane.remote_address()?;
+        let key = lane.protection().key();
+        let overhead = lane.overhead_bytes(to.ip());
         Some(Datagram {
             sender: self.table.us,
+            kind: lane.kind(),
             key: key.cloned(),
             to,
             df,

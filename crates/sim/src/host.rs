@@ -9,7 +9,7 @@ use ipam::rows::RowWrite;
 use ipam::{Ipam, IpamConfig};
 use mesh::{DirectPeer, MeshConfig, Password};
 use node::{Command, Config, Input, Node, RequestId};
-use overlay::protection::Cipher;
+use overlay::capabilities::Capability;
 
 use crate::addresses::ledger::Promises;
 use crate::forwarder::Forwarder;
@@ -182,8 +182,10 @@ impl Host {
         mesh.conn_limit = site.conn_limit;
         mesh.discovery = site.discovery;
         mesh.announce_weft = site.weft;
-        mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
-        Config::new(mesh)
+        let mut config = Config::new(mesh);
+        config.tunnels = site.tunnels.clone();
+        config.capabilities = Capability::ALL.into_iter().collect();
+        config
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipam::address::Subnet;
 use ipam::{Init, Patience};
 use mesh::TrustedSubnet;
+use overlay::kind::Kind;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{RngExt, SeedableRng};
@@ -61,6 +62,8 @@ pub struct Site {
     pub weft: bool,
     /// Connection limit; 0 means none.
     pub conn_limit: usize,
+    /// Kinds of tunnel in order of preference.
+    pub tunnels: Vec<Kind>,
     /// Sites given to it at launch.
     pub launch_peers: BTreeSet<usize>,
     /// When it is first started; `Duration::MAX`: when a fault does it.
@@ -213,6 +216,7 @@ impl Plan {
             hidden: false,
             weft: true,
             conn_limit: CONN_LIMIT_DEFAULT,
+            tunnels: vec![Kind::COMPATIBLE],
             launch_peers: (n > 0).then_some(0).into_iter().collect(),
             start_at: Duration::ZERO,
             addresses: None,
@@ -461,6 +465,7 @@ fn draw_sites(rng: &mut StdRng, count: usize) -> Vec<Site> {
         hidden: hiding && n > 0 && rng.random_bool(0.4),
         weft: rng.random_bool(0.7),
         conn_limit: CONN_LIMIT_DEFAULT,
+        tunnels: vec![Kind::COMPATIBLE],
         launch_peers: BTreeSet::new(),
         start_at: Duration::from_millis(if late { rng.random_range(0..30_000) } else { 0 }),
         addresses: None,

@@ -27,3 +27,4 @@ pub mod topology;
 
 pub use link::LinkId;
 pub use name::PeerName;
+pub use sleeve::nonce_prefix;

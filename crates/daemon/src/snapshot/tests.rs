@@ -1,6 +1,7 @@
 //! The situation of the samples in spec/cli-api.md 5, and the report made from it.
 
 use overlay::protection::Cipher;
+use overlay::switch::Reason;
 use wire::LinkId;
 use wire::topology::{ConnectionSummary, PeerSummary};
 
@@ -66,7 +67,7 @@ fn status(encryption: bool) -> NodeStatus {
             name: "sleeve",
             cipher: encryption.then_some(Cipher::Secretbox),
             mtu_bytes: if encryption { 1414 } else { 1438 },
-            reason: "only-common",
+            reason: Reason::OnlyCommon,
         }],
         ipam: None,
         clone_text: None,

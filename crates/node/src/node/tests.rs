@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::{DirectPeer, GossipContent, Password, TrustedSubnet};
-use overlay::kind::{LaneProbe, Probe};
+use overlay::capabilities::Capability;
+use overlay::kind::Probe;
 use overlay::mac::{MacCorrection, Sighting};
 use overlay::protection::Cipher;
-use overlay::sleeve::lane::{SleeveEvent, SleeveLane, SleeveProbe, SpecialKind};
+use overlay::sleeve::lane::{SleeveEvent, SleeveLane};
 use overlay::table::{ForwardingTable, Neighbour};
 use wire::LinkId;
 use wire::ethernet::MacAddr;
@@ -190,24 +191,19 @@ impl Pair {
         let near = self.neighbour(n).expect("published before the probe");
         assert_eq!(near.link, probe.link);
         assert_ne!(self.lane(n).unwrap().remote_address, None);
-        let LaneProbe::Sleeve(what) = probe.probe;
-        let kind = match what {
-            SleeveProbe::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
-            SleeveProbe::FragmentationTest => SpecialKind::FragmentationTest,
-            SleeveProbe::MtuTest { frame_bytes } if frame_bytes > 1452 => {
-                let event = SleeveEvent::TooBig {
-                    path_mtu_bytes: 1500,
-                };
-                let event = Input::Tunnel(event.on(near.link));
-                return self.nodes[n].handle_input(event, self.now);
-            }
-            SleeveProbe::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
-        };
+        let what = probe.probe;
+        if what.frame_bytes() > 1452 && !what.may_be_fragmented() {
+            let event = SleeveEvent::TooBig {
+                path_mtu_bytes: 1500,
+            };
+            let event = Input::Tunnel(event.on(near.link));
+            return self.nodes[n].handle_input(event, self.now);
+        }
         let Some(far) = self.neighbour(1 - n) else {
             return;
         };
         let from = address(n as u8 + 1);
-        let event = SleeveEvent::Special { from, kind }.on(far.link);
+        let event = what.heard(from).on(far.link);
         self.nodes[1 - n].handle_input(Input::Tunnel(event), self.now);
     }
 
@@ -302,7 +298,7 @@ fn two_nodes_establish_a_tunnel_with_a_verified_mtu() {
         );
         let status = pair.nodes[n].status(pair.now);
         assert_eq!(status.tunnels[0].link, pair.links[n]);
-        assert_eq!(status.tunnels[0].reason, "only-common");
+        assert_eq!(status.tunnels[0].reason.to_string(), "only-common");
         assert!(status.mesh.connections[0].established);
     }
 }
@@ -328,7 +324,7 @@ fn datagrams_are_sealed_by_aes_gcm_only_where_both_ends_offer_it() {
             n += 1;
             let mut config = config(n, "secret");
             if offers {
-                config.mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+                config.capabilities = Capability::ALL.into_iter().collect();
             }
             config
         });
@@ -352,7 +348,7 @@ fn datagrams_are_sealed_by_aes_gcm_only_where_both_ends_offer_it() {
 fn protocol_version_1_uses_the_cipher_of_the_original() {
     let mut configs = [config(1, "secret"), config(2, "secret")];
     for config in &mut configs {
-        config.mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+        config.capabilities = Capability::ALL.into_iter().collect();
     }
     configs[1].mesh.max_protocol_version = 1;
     let mut pair = Pair::new(configs);
@@ -366,7 +362,7 @@ fn protocol_version_1_uses_the_cipher_of_the_original() {
 fn a_weft_that_is_not_announced_uses_the_cipher_of_the_original() {
     let mut configs = [config(1, "secret"), config(2, "secret")];
     for config in &mut configs {
-        config.mesh.weft_capabilities = vec![Cipher::AES_GCM_WORD.to_owned()];
+        config.capabilities = Capability::ALL.into_iter().collect();
     }
     configs[0].mesh.announce_weft = false;
     let mut pair = Pair::new(configs);

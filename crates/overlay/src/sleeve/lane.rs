@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use wire::LinkId;
+use wire::sleeve::{FRAGMENTATION_TEST_BYTES, HEARTBEAT_BYTES};
 
-use crate::kind::{LaneEvent, LaneProbe, Probe, TunnelEvent};
 use crate::protection::Protection;
+use crate::tunnel::Signal;
 
 /// How to reach one neighbour by sleeve.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +56,26 @@ impl SleeveProbe {
         }
     }
 
-    /// The probe for the lane of this link.
-    pub const fn on(self, link: LinkId) -> Probe {
-        let probe = LaneProbe::Sleeve(self);
-        Probe { link, probe }
+    /// The connection it names, if it is a heartbeat.
+    pub const fn connection_uid(self) -> Option<u64> {
+        match self {
+            Self::Heartbeat { connection_uid } => Some(connection_uid),
+            Self::FragmentationTest | Self::MtuTest { .. } => None,
+        }
+    }
+
+    /// Length of its frame.
+    pub const fn frame_bytes(self) -> usize {
+        match self {
+            Self::Heartbeat { .. } => HEARTBEAT_BYTES,
+            Self::FragmentationTest => FRAGMENTATION_TEST_BYTES,
+            Self::MtuTest { frame_bytes } => frame_bytes,
+        }
+    }
+
+    /// Whether the network may fragment it.
+    pub const fn may_be_fragmented(self) -> bool {
+        matches!(self, Self::FragmentationTest)
     }
 }
 
@@ -84,10 +100,16 @@ pub enum SleeveEvent {
 }
 
 impl SleeveEvent {
-    /// The event of the lane of this link.
-    pub const fn on(self, link: LinkId) -> TunnelEvent {
-        let event = LaneEvent::Sleeve(self);
-        TunnelEvent { link, event }
+    /// What a signal is here. What arrives comes from this address.
+    pub const fn of(signal: Signal, from: SocketAddr) -> Self {
+        let kind = match signal {
+            Signal::Heartbeat { connection_uid } => SpecialKind::Heartbeat { connection_uid },
+            Signal::FragmentationTest => SpecialKind::FragmentationTest,
+            Signal::MtuTest { frame_bytes } => SpecialKind::MtuTest { frame_bytes },
+            Signal::TooBig { path_mtu_bytes } => return Self::TooBig { path_mtu_bytes },
+            Signal::Exhausted => return Self::CounterExhausted,
+        };
+        Self::Special { from, kind }
     }
 }
 

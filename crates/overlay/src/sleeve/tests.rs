@@ -1,7 +1,12 @@
 //! Tests of the sleeve control machine.
 
+use std::sync::Arc;
+
+use nacl::SessionKey;
+
 use super::*;
-use crate::pmtu::CONFIRM_INTERVAL;
+use crate::protection::{Cipher, Protection};
+use crate::sleeve::pmtu::CONFIRM_INTERVAL;
 
 const UID: u64 = 0x1122_3344_5566_7788;
 
@@ -14,13 +19,21 @@ fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
+fn protection(encrypted: bool) -> Protection {
+    if !encrypted {
+        return Protection::Clear;
+    }
+    let key = SessionKey::from_bytes([7; 32]);
+    Protection::Sealed(Arc::new(key), Cipher::Secretbox)
+}
+
 fn sleeve(outbound: bool, encrypted: bool) -> Sleeve {
-    Sleeve::new(SleeveConfig {
+    Sleeve::new(TunnelConfig {
         remote_label: "02:00:00:00:0b:02(bravo)".into(),
         remote_address: address("192.0.2.2:6783"),
         outbound,
         uid: UID,
-        encrypted,
+        protection: protection(encrypted),
     })
 }
 
@@ -135,7 +148,9 @@ fn a_heartbeat_with_another_uid_is_ignored() {
     sleeve.handle_timeout(now + HEARTBEAT_TIMEOUT);
     assert_eq!(
         drain(&mut sleeve),
-        [SleeveOutput::Failed(SleeveError::HeartbeatTimeout)]
+        [SleeveOutput::Failed(
+            SleeveError::HeartbeatTimeout.to_string()
+        )]
     );
 }
 
@@ -208,7 +223,9 @@ fn sixty_seconds_without_a_heartbeat_are_fatal() {
     let outputs = drain(&mut sleeve);
     assert_eq!(
         outputs,
-        [SleeveOutput::Failed(SleeveError::HeartbeatTimeout)]
+        [SleeveOutput::Failed(
+            SleeveError::HeartbeatTimeout.to_string()
+        )]
     );
     assert_eq!(sleeve.poll_timeout(), None);
     assert_eq!(
@@ -357,7 +374,9 @@ fn used_up_counters_are_fatal() {
     sleeve.handle_counter_exhausted();
     assert_eq!(
         drain(&mut sleeve),
-        [SleeveOutput::Failed(SleeveError::CounterExhausted)]
+        [SleeveOutput::Failed(
+            SleeveError::CounterExhausted.to_string()
+        )]
     );
 }
 

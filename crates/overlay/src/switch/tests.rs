@@ -1,6 +1,7 @@
 //! Tests of the overlay switch.
 
 use super::*;
+use crate::protection::Protection;
 use crate::sleeve::HEARTBEAT_TIMEOUT;
 use crate::sleeve::lane::{SleeveEvent, SpecialKind};
 
@@ -38,12 +39,12 @@ fn names(list: &str) -> Vec<String> {
 
 fn switch(ours: &[Kind], theirs: Option<&str>) -> Result<Switch, SwitchError> {
     let theirs = theirs.map(names);
-    let config = SleeveConfig {
+    let config = TunnelConfig {
         remote_label: "02:00:00:00:0b:02(bravo)".into(),
         remote_address: "192.0.2.2:6783".parse().unwrap(),
         outbound: true,
         uid: UID,
-        encrypted: false,
+        protection: Protection::Clear,
     };
     Switch::new(ours, theirs.as_deref(), &config)
 }
@@ -114,14 +115,14 @@ fn established_ones_come_first_then_list_order() {
 #[test]
 fn reasons_are_stable_words() {
     let two = [Kind::Fastdp, Kind::Sleeve];
-    let word = |health: [Health; 2]| reason(&two, &health, choose(&health));
+    let word = |health: [Health; 2]| reason(&two, &health, choose(&health)).to_string();
     assert_eq!(word([UP, UP]), "preferred");
     assert_eq!(word([NEW, UP]), "fastdp-not-established");
     assert_eq!(word([HELD, UP]), "fastdp-on-hold");
     assert_eq!(word([BAD, UP]), "fastdp-unusable");
     assert_eq!(word([NEW, NEW]), "not-established");
     assert_eq!(word([BAD, BAD]), "no-working-tunnel");
-    assert_eq!(reason(&two[1..], &[UP], Some(0)), "only-common");
+    assert_eq!(reason(&two[1..], &[UP], Some(0)).to_string(), "only-common");
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn control_establishes_the_connection_once() {
     ] {
         let mut switch = switch(&[Kind::Sleeve], theirs).unwrap();
         switch.confirm(now);
-        assert_eq!(switch.reason(), "not-established");
+        assert_eq!(switch.reason().to_string(), "not-established");
         assert_eq!(switch.best(), Some(Kind::Sleeve));
         switch.handle_control(&control(index, 1), now);
         switch.handle_control(&control(index, 1), now);
@@ -160,7 +161,7 @@ fn control_establishes_the_connection_once() {
             .iter()
             .filter(|output| **output == SwitchOutput::Established);
         assert_eq!(said.count(), 1);
-        assert_eq!(switch.reason(), word);
+        assert_eq!(switch.reason().to_string(), word);
     }
 }
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use mesh::{DirectPeer, GossipContent, Mesh, MeshConfig, MeshOutput, Password};
 use node::Input;
-use overlay::kind::TunnelEvent;
-use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
+use overlay::kind::{Kind, LaneEvent};
+use overlay::tunnel::Signal;
 use rand::{Rng, RngExt};
 use wire::topology::{ConnectionSummary, PeerSummary};
 use wire::{LinkId, PeerName};
@@ -268,29 +268,31 @@ impl World {
                 0 => LinkId::outbound(self.rng.random_range(0..4)),
                 count => known[self.rng.random_range(0..count)],
             };
-            let event = self.forged_event(link);
-            self.input(site, run, Input::Tunnel(event))?;
+            let neighbour = self.hosts[site].forwarder.table.neighbour(link);
+            let chosen = neighbour.and_then(|neighbour| neighbour.chosen);
+            let kind = chosen.unwrap_or(Kind::COMPATIBLE);
+            let from = "198.51.100.9:1".parse().expect("an address");
+            if let Some(event) = LaneEvent::of(kind, self.forged_signal(), from) {
+                self.input(site, run, Input::Tunnel(event.on(link)))?;
+            }
         }
         Ok(())
     }
 
-    fn forged_event(&mut self, link: LinkId) -> TunnelEvent {
-        let kind = match self.rng.random_range(0..5) {
-            0 => {
-                let path_mtu_bytes = self.rng.random_range(0..70_000);
-                return SleeveEvent::TooBig { path_mtu_bytes }.on(link);
-            }
-            1 => return SleeveEvent::CounterExhausted.on(link),
-            2 => SpecialKind::Heartbeat {
+    fn forged_signal(&mut self) -> Signal {
+        match self.rng.random_range(0..5) {
+            0 => Signal::TooBig {
+                path_mtu_bytes: self.rng.random_range(0..70_000),
+            },
+            1 => Signal::Exhausted,
+            2 => Signal::Heartbeat {
                 connection_uid: self.rng.random(),
             },
-            3 => SpecialKind::FragmentationTest,
-            _ => SpecialKind::MtuTest {
+            3 => Signal::FragmentationTest,
+            _ => Signal::MtuTest {
                 frame_bytes: self.rng.random_range(0..100_000),
             },
-        };
-        let from = "198.51.100.9:1".parse().expect("an address");
-        SleeveEvent::Special { from, kind }.on(link)
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use node::Input;
-use overlay::sleeve::lane::SleeveEvent;
+use overlay::kind::LaneEvent;
+use overlay::tunnel::Signal;
 
 use super::{Event, Violation, World};
 use crate::forwarder::{Arrival, Datagram};
@@ -28,14 +29,16 @@ impl World {
             .copied()
             .unwrap_or(INTERFACE_MTU_BYTES);
         if datagram.df && datagram.packet_bytes > known {
-            let event = SleeveEvent::TooBig {
+            let refusal = Signal::TooBig {
                 path_mtu_bytes: known,
-            }
-            .on(datagram.link);
+            };
+            let Some(event) = LaneEvent::of(datagram.kind, refusal, datagram.to) else {
+                return;
+            };
             let event = Event::News {
                 site,
                 run: host.run,
-                event,
+                event: event.on(datagram.link),
             };
             return self.queue.push(self.now, event);
         }

@@ -58,10 +58,6 @@ const KNOWN: &[Known] = &[
         ],
     },
     Known {
-        krate: "overlay",
-        members: &["kind", "sleeve"],
-    },
-    Known {
         krate: "plane",
         members: &["plane", "threads"],
     },
