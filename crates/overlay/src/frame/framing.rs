@@ -51,13 +51,13 @@ pub trait Framing: Clone {
     /// Bytes behind so many bytes of frames and their heads: padding, authenticator.
     fn tail_bytes(tunnel: &Self::Tunnel, body_bytes: usize) -> usize;
 
-    /// Writes what stands in front of a frame of `frame_bytes`, which has its place already.
+    /// Writes what stands in front of a frame that is in its place already.
     fn write_frame_head(
         &self,
         tunnel: &Self::Tunnel,
         envelope: Envelope,
         head: &mut [u8],
-        frame_bytes: usize,
+        frame: &[u8],
     );
 
     /// Completes a datagram whose frames are in place: takes a number, of its own space if there is

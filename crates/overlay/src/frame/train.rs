@@ -169,9 +169,9 @@ impl<F: Framing> Train<F> {
         let room = &mut self.buffer[self.filled..self.filled + needed];
         let (head, frame) = room.split_at_mut(frame_head_bytes);
         let task = self.task.as_ref().expect("the train is assigned");
-        task.framing
-            .write_frame_head(&task.tunnel, envelope, head, frame_bytes);
         write(frame);
+        task.framing
+            .write_frame_head(&task.tunnel, envelope, head, frame);
         self.filled += needed;
         self.frames += 1;
         Ok(())

@@ -200,10 +200,10 @@ impl Framing for SleeveFraming {
         _: &SleeveTunnel,
         envelope: Envelope,
         head: &mut [u8],
-        frame_bytes: usize,
+        frame: &[u8],
     ) {
         let head = head.try_into().expect("as long as the layout says");
-        let length = u16::try_from(frame_bytes).expect("a datagram is below 64 KiB");
+        let length = u16::try_from(frame.len()).expect("a datagram is below 64 KiB");
         write_frame_header(head, envelope.origin, envelope.destination, length);
     }
 

@@ -113,21 +113,23 @@ impl Framing for Wireguard {
         _: &WireguardTunnel,
         envelope: Envelope,
         head: &mut [u8],
-        frame_bytes: usize,
+        frame: &[u8],
     ) {
         let [origin, destination] =
             [envelope.origin, envelope.destination].map(|peer| self.0.ids[&peer]);
         head.fill(0);
         let (ip, rest) = head.split_at_mut(20);
         ip[..2].copy_from_slice(&[0x45, 0]);
-        ip[2..4].copy_from_slice(&((FRAME_HEAD_BYTES + frame_bytes) as u16).to_be_bytes());
+        ip[2..4].copy_from_slice(&((FRAME_HEAD_BYTES + frame.len()) as u16).to_be_bytes());
         ip[8..10].copy_from_slice(&[64, 17]);
         ip[12..16].copy_from_slice(&[100, 64, 0, 1]);
         ip[16..20].copy_from_slice(&[100, 64, 0, 2]);
         let check = fold(sum(ip)).to_be_bytes();
         ip[10..12].copy_from_slice(&check);
-        rest[..4].copy_from_slice(&[0xc0, 0, (VXLAN_PORT >> 8) as u8, VXLAN_PORT as u8]);
-        rest[4..6].copy_from_slice(&((16 + frame_bytes) as u16).to_be_bytes());
+        // Flows are told apart by the source port, here by the addresses alone.
+        let flow = frame.iter().take(12).fold(0, |all, byte| all ^ byte);
+        rest[..4].copy_from_slice(&[0xc0, flow, (VXLAN_PORT >> 8) as u8, VXLAN_PORT as u8]);
+        rest[4..6].copy_from_slice(&((16 + frame.len()) as u16).to_be_bytes());
         rest[8] = 8;
         let id = u32::from(origin) << 12 | u32::from(destination);
         rest[12..15].copy_from_slice(&id.to_be_bytes()[1..]);
