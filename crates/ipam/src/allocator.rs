@@ -21,6 +21,7 @@ mod takeback;
 mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
@@ -71,13 +72,13 @@ pub struct Ipam {
     event: Event,
 }
 
-/// What the mesh told us about others.
+/// What the mesh told us about others. Snapshots share the large parts.
 #[derive(Debug, Clone, Default)]
 struct MeshView {
     /// Whom it can reach, us included.
-    known: BTreeSet<PeerName>,
+    known: Arc<BTreeSet<PeerName>>,
     /// Of everybody known or in the ring, and who else was gossiped about since we last tidied up.
-    nicknames: BTreeMap<PeerName, String>,
+    nicknames: Arc<BTreeMap<PeerName, String>>,
     /// Peers that were to get our ring and could not be reached: those who join ask before the mesh
     /// knows a way to them.
     owed: BTreeSet<PeerName>,
@@ -142,8 +143,8 @@ impl Ipam {
             config,
         };
         let (name, nickname) = (ipam.config.name, ipam.config.nickname.clone());
-        ipam.mesh.known.insert(name);
-        ipam.mesh.nicknames.insert(name, nickname);
+        Arc::make_mut(&mut ipam.mesh.known).insert(name);
+        Arc::make_mut(&mut ipam.mesh.nicknames).insert(name, nickname);
         ipam.restore(saved)?;
         ipam.begin(foreign);
         ipam.finish(now);

@@ -17,6 +17,7 @@ pub mod refusal;
 mod request;
 pub mod ring;
 pub mod rows;
+pub mod snapshot;
 pub mod space;
 pub mod status;
 

@@ -12,6 +12,7 @@ mod merge;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 use wire::PeerName;
@@ -34,7 +35,8 @@ const TRANSFER_STEP: u32 = 100;
 pub struct Ring {
     universe: Range,
     us: PeerName,
-    entries: Vec<Entry>,
+    /// Shared with snapshots; copied if they change while one is kept.
+    entries: Arc<Vec<Entry>>,
     seeds: Vec<PeerName>,
 }
 
@@ -102,7 +104,7 @@ impl Ring {
         Self {
             universe,
             us,
-            entries: Vec::new(),
+            entries: Arc::default(),
             seeds: Vec::new(),
         }
     }
@@ -116,14 +118,14 @@ impl Ring {
     ) -> Result<Self, RingError> {
         check(universe, &entries)?;
         Ok(Self {
-            entries,
+            entries: Arc::new(entries),
             seeds,
             ..Self::new(universe, us)
         })
     }
 
     /// Whether nobody owns anything yet.
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
@@ -153,7 +155,7 @@ impl Ring {
             start: self.universe.start,
             end: self.universe.end,
             peer: self.us,
-            entries: self.entries.clone(),
+            entries: self.entries.to_vec(),
             seeds: self.seeds.clone(),
         }
     }
@@ -213,7 +215,7 @@ impl Ring {
     fn divide(&mut self, range: Range, peers: &[PeerName]) {
         let size = range.size();
         if peers.len() == 1 || size == 1 {
-            self.entries.push(Entry {
+            Arc::make_mut(&mut self.entries).push(Entry {
                 token: range.start,
                 peer: peers[0],
                 version: 0,
@@ -252,7 +254,7 @@ impl Ring {
         let count = granted.take_while(|e| e.token < range.end).count();
         for index in first..first + count {
             let distance = self.distance(index);
-            let entry = &mut self.entries[index];
+            let entry = &mut Arc::make_mut(&mut self.entries)[index];
             if entry.peer == to {
                 continue;
             }
@@ -276,8 +278,9 @@ impl Ring {
             version: 0,
             free: 0,
         };
-        self.entries.insert(index, entry);
-        self.entries[index].free = self.distance(index);
+        Arc::make_mut(&mut self.entries).insert(index, entry);
+        let distance = self.distance(index);
+        Arc::make_mut(&mut self.entries)[index].free = distance;
         index
     }
 
@@ -286,7 +289,7 @@ impl Ring {
         let index = self.insert(token, peer);
         let before = index.checked_sub(1).unwrap_or(self.entries.len() - 1);
         let distance = self.distance(before);
-        let entry = &mut self.entries[before];
+        let entry = &mut Arc::make_mut(&mut self.entries)[before];
         assert_eq!(entry.peer, self.us, "only entries of ours are split");
         entry.version = entry.version.saturating_add(1);
         entry.free = distance;
@@ -311,7 +314,12 @@ impl Ring {
         let last = self.entries.len().saturating_sub(1);
         let mut changed = false;
         for index in 0..self.entries.len() {
-            let Entry { token, peer, .. } = self.entries[index];
+            let Entry {
+                token,
+                peer,
+                free: told,
+                ..
+            } = self.entries[index];
             if peer != self.us || is_frozen(token) {
                 continue;
             }
@@ -321,8 +329,8 @@ impl Ring {
             }
             let distance = self.distance(index);
             assert!(free <= distance, "{free} addresses free of {distance}");
-            let entry = &mut self.entries[index];
-            if entry.free != free {
+            if told != free {
+                let entry = &mut Arc::make_mut(&mut self.entries)[index];
                 entry.free = free;
                 entry.version = entry.version.saturating_add(1);
                 changed = true;
@@ -334,7 +342,8 @@ impl Ring {
     /// Makes everything of one peer another's, and says what that was, ascending.
     pub fn transfer(&mut self, from: PeerName, to: PeerName) -> Vec<Range> {
         let ranges = self.owned_ranges(from);
-        for entry in self.entries.iter_mut().filter(|e| e.peer == from) {
+        let entries = Arc::make_mut(&mut self.entries).iter_mut();
+        for entry in entries.filter(|e| e.peer == from) {
             entry.peer = to;
             entry.version = entry.version.saturating_add(TRANSFER_STEP);
         }

@@ -1,6 +1,7 @@
 //! What an operator sees: status (spec/ipam.md 12), and why a request is not served.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wire::PeerName;
 
@@ -9,30 +10,35 @@ use super::waiting::{Allocation, Claim};
 use crate::Refusal;
 use crate::address::Range;
 use crate::refusal::{Dispute, NoRing, Share, Stance};
-use crate::status::{ElectionStatus, EntryStatus, IpamStatus, OwnerStatus, Phase};
+use crate::snapshot::{IpamCounts, IpamSnapshot, Shares};
+use crate::status::{ElectionStatus, IpamStatus};
 
 impl Ipam {
     /// What an operator sees.
     pub fn status(&self) -> IpamStatus {
-        let has_ring = !self.ring.is_empty();
-        let us = self.config.name;
+        self.snapshot().status()
+    }
+
+    /// What a status is made of, by whoever wants one. The ring and the names are shared, so it
+    /// costs little even if there are thousands of entries.
+    pub fn snapshot(&self) -> IpamSnapshot {
         let (known_nodes, quorum) = self.election.census();
-        let claims = self.queues.claims.iter().map(|waiting| &waiting.what);
-        let allocations = self.queues.allocations.iter().map(|waiting| &waiting.what);
-        let fence = self.disputes.fence.iter();
         let election = ElectionStatus {
             is_elector: self.is_elector(),
             known_nodes,
             quorum,
         };
-        IpamStatus {
-            phase: self.phase(),
+        let claims = self.queues.claims.iter().map(|waiting| &waiting.what);
+        let allocations = self.queues.allocations.iter().map(|waiting| &waiting.what);
+        let fence = self.disputes.fence.iter();
+        IpamSnapshot {
+            us: self.config.name,
             universe: self.config.universe,
             default_subnet: self.config.default_subnet,
             active: self.space.active(),
-            entries: has_ring.then(|| self.entry_statuses()),
-            owners: self.owner_statuses(us),
-            election: (!has_ring && self.election.is_awaiting()).then_some(election),
+            shares: self.shares(),
+            nicknames: Arc::clone(&self.mesh.nicknames),
+            election: self.election.is_awaiting().then_some(election),
             pending_claims: claims.map(|c| (c.ident.clone(), c.cidr)).collect(),
             pending_allocates: allocations.map(|a| (a.ident.clone(), a.subnet)).collect(),
             contested: self.disputes.contested(),
@@ -42,63 +48,25 @@ impl Ipam {
         }
     }
 
-    fn phase(&self) -> Phase {
-        if !self.ring.is_empty() {
-            let mut owners = self.ring.entries().iter().map(|entry| entry.peer);
-            return if !owners.any(|owner| self.mesh.known.contains(&owner)) {
-                Phase::OwnersUnreachable
-            } else if !self.queues.allocations.is_empty() {
-                Phase::AwaitingSpace
-            } else {
-                Phase::Ready
-            };
+    /// Counts for metrics.
+    pub fn counts(&self) -> IpamCounts {
+        IpamCounts {
+            active: self.space.active(),
+            universe: self.config.universe.size(),
+            pending_claims: self.queues.claims.len(),
+            pending_allocates: self.queues.allocations.len(),
+            contested: self.disputes.contested().len(),
+            unconfirmed: self.disputes.fence.len(),
+            displaced: self.displaced.len(),
+            shares: self.shares(),
         }
-        if !self.election.is_awaiting() {
-            return Phase::Idle;
-        }
-        if !self.is_elector() {
-            return Phase::Priming;
-        }
-        let (known, quorum) = self.election.census();
-        Phase::AwaitingConsensus { quorum, known }
     }
 
-    fn entry_statuses(&self) -> Vec<EntryStatus> {
-        let entries = self.ring.entries();
-        let last = entries.last().map_or(0, |entry| entry.version);
-        let version = |start: u32| {
-            let found = entries.binary_search_by_key(&start, |entry| entry.token);
-            found.map_or(last, |index| entries[index].version)
-        };
-        let segments = self.ring.segments();
-        segments
-            .map(|(range, peer)| EntryStatus {
-                token: range.start,
-                size: range.size(),
-                peer,
-                nickname: self.nickname(peer).to_owned(),
-                is_known: self.mesh.known.contains(&peer),
-                version: version(range.start),
-            })
-            .collect()
-    }
-
-    fn owner_statuses(&self, us: PeerName) -> Vec<OwnerStatus> {
-        let mut owned: BTreeMap<PeerName, u64> = BTreeMap::new();
-        for (range, peer) in self.ring.segments() {
-            *owned.entry(peer).or_default() += u64::from(range.size());
+    fn shares(&self) -> Shares {
+        Shares {
+            ring: self.ring.clone(),
+            known: Arc::clone(&self.mesh.known),
         }
-        let mut owners: Vec<OwnerStatus> = owned
-            .into_iter()
-            .map(|(peer, addresses)| OwnerStatus {
-                peer,
-                nickname: self.nickname(peer).to_owned(),
-                addresses,
-                is_known: self.mesh.known.contains(&peer),
-            })
-            .collect();
-        owners.sort_by_key(|owner| (owner.peer != us, owner.peer));
-        owners
     }
 
     /// Why there is no ring.

@@ -1,6 +1,7 @@
 //! What others say about the ring, and what we say (spec/ipam.md 2.2 and 9).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tracing::{debug, warn};
@@ -34,7 +35,7 @@ impl Ipam {
         let votes = || self.election.gossip_state();
         GossipState {
             now: 0,
-            nicknames: self.mesh.nicknames.clone(),
+            nicknames: BTreeMap::clone(&self.mesh.nicknames),
             paxos: (!has_ring && self.is_elector()).then(votes),
             ring: has_ring.then(|| self.ring.to_wire()),
         }
@@ -99,10 +100,12 @@ impl Ipam {
     fn learn_nicknames(&mut self, nicknames: BTreeMap<PeerName, String>) {
         for (peer, nickname) in nicknames {
             let is_full = self.mesh.nicknames.len() >= NICKNAMES_MAX;
-            let is_known = self.mesh.nicknames.contains_key(&peer);
+            let known = self.mesh.nicknames.get(&peer);
+            let (is_known, is_news) = (known.is_some(), known != Some(&nickname));
             let is_us = peer == self.config.name;
-            if !is_us && nickname.len() <= NICKNAME_MAX && (is_known || !is_full) {
-                self.mesh.nicknames.insert(peer, nickname);
+            let fits = nickname.len() <= NICKNAME_MAX && (is_known || !is_full);
+            if !is_us && is_news && fits {
+                Arc::make_mut(&mut self.mesh.nicknames).insert(peer, nickname);
             }
         }
     }
@@ -112,7 +115,7 @@ impl Ipam {
         let owners = self.ring.owners();
         let known = &self.mesh.known;
         let is_kept = |peer: &PeerName| known.contains(peer) || owners.contains(peer);
-        self.mesh.nicknames.retain(|peer, _| is_kept(peer));
+        Arc::make_mut(&mut self.mesh.nicknames).retain(|peer, _| is_kept(peer));
     }
 
     /// Sends our state to one peer.
@@ -287,7 +290,7 @@ impl Ipam {
         for gone in gone.copied().collect::<Vec<_>>() {
             self.event.should_retry |= self.donors.turned_down(gone);
         }
-        self.mesh.known = names;
+        self.mesh.known = Arc::new(names);
         self.learn_nicknames(known);
         self.prune_nicknames();
         if self.disputes.forget_others(&self.mesh.known) {

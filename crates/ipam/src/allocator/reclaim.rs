@@ -169,7 +169,7 @@ impl Ipam {
         reclaim
             .seen
             .retain(|_, at| now.saturating_duration_since(*at) < MEMBER_MEMORY);
-        for peer in known {
+        for peer in known.iter() {
             if reclaim.seen.len() < MEMBERS_MAX || reclaim.seen.contains_key(peer) {
                 reclaim.seen.insert(*peer, now);
             }

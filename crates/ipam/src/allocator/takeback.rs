@@ -119,6 +119,11 @@ impl Displaced {
         changed.map(|cidr| (cidr, state(cidr))).collect()
     }
 
+    /// How many addresses that are.
+    pub(super) fn len(&self) -> usize {
+        self.lost.len()
+    }
+
     pub(super) fn status(&self) -> Vec<DisplacedStatus> {
         let lost = self.lost.values();
         lost.map(|lost| DisplacedStatus {

@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use wire::PeerName;
 
@@ -67,7 +68,7 @@ impl Ring {
         self.check_received(theirs)?;
         // Almost always it is the ring we have.
         let knows_seeds = theirs.seeds.is_empty() || !self.seeds.is_empty();
-        let is_known = theirs.entries == self.entries && knows_seeds;
+        let is_known = theirs.entries == *self.entries && knows_seeds;
         if theirs.entries.is_empty() || is_known {
             return Ok(Merged::default());
         }
@@ -81,7 +82,7 @@ impl Ring {
             self.seeds.clone()
         };
         let after = Self {
-            entries,
+            entries: Arc::new(entries),
             seeds,
             ..Self::new(self.universe, self.us)
         };
