@@ -5,11 +5,14 @@
 //!
 //! A turn takes everything that waits, then makes what the node wants kept durable in one
 //! transaction, then does the rest of what it says, in order. So many clients that ask for addresses
-//! at once share one wait for the disk.
+//! at once share one wait for the disk. Those who only want to look are shown a view of the node
+//! (`published`), made at the end of a turn; they wait for no other request and no other request for
+//! them.
 
 #[cfg(test)]
 mod fake;
 mod handle;
+mod published;
 #[cfg(test)]
 mod tests;
 mod tunnels;
@@ -21,7 +24,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use node::{Input, Node, Output, Record, Reply, RequestId, Turn};
+use node::{Input, Node, NodeCounts, NodeSnapshot, Output, Record, Reply, RequestId, Turn};
 use overlay::table::PlaneEvent;
 use plane::Ended;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +34,7 @@ use crate::clock;
 use crate::links::{LinkEvent, Links};
 use crate::store::{Store, StoreError};
 use handle::{Request, Shared};
+use published::{Publisher, published};
 
 pub use handle::{Handle, Stopped};
 pub use tunnels::{DataPlane, HostPlane};
@@ -51,6 +55,8 @@ pub struct Driver {
     requests: mpsc::Receiver<Request>,
     shared: Arc<Shared>,
     replies: BTreeMap<RequestId, oneshot::Sender<Reply>>,
+    snapshots: Publisher<NodeSnapshot>,
+    counts: Publisher<NodeCounts>,
     store: Arc<Store>,
 }
 
@@ -71,6 +77,7 @@ enum Wake {
     Plane(Result<PlaneEvent, Ended>),
     Request(Request),
     Cancelled,
+    ViewWanted,
     Timeout,
     Closed,
 }
@@ -85,7 +92,9 @@ impl Driver {
     ) -> (Self, Handle) {
         let (sender, requests) = mpsc::channel(REQUESTS_MAX);
         let (links, link_events) = links;
-        let handle = Handle::new(sender);
+        let (snapshots, snapshot_reader) = published();
+        let (counts, counts_reader) = published();
+        let handle = Handle::new(sender, snapshot_reader, counts_reader);
         let driver = Self {
             node,
             links,
@@ -94,6 +103,8 @@ impl Driver {
             requests,
             shared: handle.shared(),
             replies: BTreeMap::new(),
+            snapshots,
+            counts,
             store,
         };
         (driver, handle)
@@ -121,12 +132,13 @@ impl Driver {
             Wake::Link(event) => self.handle_link(event),
             Wake::Plane(event) => self.handle_plane(event?),
             Wake::Request(request) => self.handle_request(request),
-            Wake::Cancelled | Wake::Timeout => {}
+            Wake::Cancelled | Wake::ViewWanted | Wake::Timeout => {}
             Wake::Closed => return Ok(ControlFlow::Break(())),
         }
         self.take_what_waits();
         self.do_what_is_due();
         self.carry_out()?;
+        self.publish();
         Ok(ControlFlow::Continue(()))
     }
 
@@ -137,6 +149,7 @@ impl Driver {
             event = poll_fn(|context| self.plane.poll_event(context)) => Wake::Plane(event),
             request = self.requests.recv() => request.map_or(Wake::Closed, Wake::Request),
             () = self.shared.cancelled() => Wake::Cancelled,
+            () = self.shared.view_wanted() => Wake::ViewWanted,
             () = sleep_until(timeout) => Wake::Timeout,
         }
     }
@@ -174,6 +187,7 @@ impl Driver {
     fn do_what_is_due(&mut self) {
         let now = clock::now();
         if self.node.poll_timeout().is_some_and(|(at, _)| at <= now) {
+            self.shared.note_change();
             self.node.handle_timeout(now);
         }
     }
@@ -254,6 +268,7 @@ impl Driver {
     }
 
     fn feed(&mut self, input: Input) {
+        self.shared.note_change();
         self.node.handle_input(input, clock::now());
     }
 
@@ -282,6 +297,13 @@ impl Driver {
             }
         }
         Ok(())
+    }
+
+    /// Shows readers the node as it is, if they want to know.
+    fn publish(&self) {
+        let changes = self.shared.changes();
+        self.snapshots.refresh(changes, || self.node.snapshot());
+        self.counts.refresh(changes, || self.node.counts());
     }
 
     /// Makes records durable, all or none.

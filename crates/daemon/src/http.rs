@@ -6,12 +6,13 @@
 
 mod ipam;
 pub mod listen;
+mod reading;
 mod v1;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::report::Report;
@@ -34,9 +35,9 @@ use crate::containers::Containers;
 use crate::docker::Docker;
 use crate::driver::Handle;
 use crate::host::HostHandle;
-use crate::snapshot::{Facts, LearnedMac};
+use crate::resolve;
 use crate::task::{Task, Tasks};
-use crate::{clock, process, resolve, snapshot};
+use reading::Reading;
 
 /// Largest request body, bytes: thousands of peers fit.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -51,16 +52,9 @@ pub struct App {
     pub host: HostHandle,
     /// Addresses of containers and of the bridge.
     pub addresses: Addresses,
-    /// Counters and learned addresses.
-    pub plane: Arc<Plane>,
     /// The engine, unless Docker is not used.
     pub docker: Option<Docker>,
-    /// Set when start-up is complete.
-    pub ready: AtomicBool,
-    /// Version of this program.
-    pub version: String,
-    /// Mesh port.
-    pub port: u16,
+    reading: Arc<Reading>,
 }
 
 type Shared = State<Arc<App>>;
@@ -76,15 +70,26 @@ impl App {
         tasks: &Tasks,
     ) -> Self {
         Self {
+            reading: Reading::new(driver.clone(), plane, port),
             addresses: Addresses::new(driver.clone(), host.clone(), tasks.clone()),
             driver,
             host,
-            plane,
             docker,
-            ready: AtomicBool::new(false),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            port,
         }
+    }
+
+    /// Start-up is complete.
+    pub fn set_ready(&self) {
+        self.reading.ready.store(true, Ordering::Release);
+    }
+
+    /// What is made of the report as of now.
+    async fn read<T: Send + 'static>(
+        &self,
+        make: impl FnOnce(Report) -> T + Send + 'static,
+    ) -> Result<T, Response> {
+        let made = self.reading.report(make).await;
+        made.map_err(|error| failure(503, &error))
     }
 
     /// Follows the containers of this host for as long as the tasks live.
@@ -97,31 +102,6 @@ impl App {
             tasks: tasks.clone(),
         };
         containers.start().await
-    }
-
-    /// The report as of now.
-    async fn report(&self) -> Result<Report, Response> {
-        let status = self
-            .driver
-            .status()
-            .await
-            .map_err(|error| failure(503, &error))?;
-        let facts = Facts {
-            version: self.version.clone(),
-            ready: self.ready.load(Ordering::Acquire),
-            port: self.port,
-            interface: self.plane.interface(),
-            capture_stats: self.plane.counters(),
-            macs: self
-                .plane
-                .macs(clock::now())
-                .into_iter()
-                .map(|(mac, owner, age)| LearnedMac { mac, owner, age })
-                .collect(),
-            state_commits: self.driver.commits(),
-            unix_time: clock::unix_time(),
-        };
-        Ok(snapshot::report(&status, &facts))
     }
 }
 
@@ -234,9 +214,10 @@ async fn not_found() -> Response {
 }
 
 async fn show_summary(State(app): Shared) -> Response {
-    match app.report().await {
-        Ok(report) if report.ready => text(StatusCode::OK, status::summary(&report)),
-        Ok(report) => text(StatusCode::SERVICE_UNAVAILABLE, status::summary(&report)),
+    let made = app.read(|report| (report.ready, status::summary(&report)));
+    match made.await {
+        Ok((true, summary)) => text(StatusCode::OK, summary),
+        Ok((false, summary)) => text(StatusCode::SERVICE_UNAVAILABLE, summary),
         Err(refusal) => refusal,
     }
 }
@@ -254,16 +235,17 @@ async fn show_peers(State(app): Shared) -> Response {
 }
 
 async fn show_ipam(State(app): Shared) -> Response {
-    match app.report().await {
-        Ok(report) if report.ipam.is_some() => text(StatusCode::OK, status::ipam(&report)),
-        Ok(_) => not_found().await,
+    let made = app.read(|report| report.ipam.is_some().then(|| status::ipam(&report)));
+    match made.await {
+        Ok(Some(ipam)) => text(StatusCode::OK, ipam),
+        Ok(None) => not_found().await,
         Err(refusal) => refusal,
     }
 }
 
-async fn show(app: &App, render: fn(&Report) -> String) -> Response {
-    match app.report().await {
-        Ok(report) => text(StatusCode::OK, render(&report)),
+async fn show(app: &Arc<App>, render: fn(&Report) -> String) -> Response {
+    match app.read(move |report| render(&report)).await {
+        Ok(made) => text(StatusCode::OK, made),
         Err(refusal) => refusal,
     }
 }
@@ -273,16 +255,15 @@ async fn show_report(
     headers: HeaderMap,
     Query(query): Query<Vec<(String, String)>>,
 ) -> Response {
-    let report = match app.report().await {
-        Ok(report) => report,
-        Err(refusal) => return refusal,
-    };
     if headers
         .get(header::ACCEPT)
         .is_some_and(|accept| accept == "application/json")
     {
         let kind = [(header::CONTENT_TYPE, "application/json")];
-        return (StatusCode::OK, kind, report.to_json()).into_response();
+        return match app.read(|report| report.to_json()).await {
+            Ok(json) => (StatusCode::OK, kind, json).into_response(),
+            Err(refusal) => refusal,
+        };
     }
     let formats: Vec<&String> = query
         .iter()
@@ -296,30 +277,22 @@ async fn show_report(
         Ok(template) => template,
         Err(error) => return failure(400, &error),
     };
-    match template.render(&report.to_value()) {
-        Ok(rendered) => text(StatusCode::OK, rendered),
-        Err(error) => {
+    let made = app.read(move |report| template.render(&report.to_value()));
+    match made.await {
+        Ok(Ok(rendered)) => text(StatusCode::OK, rendered),
+        Ok(Err(error)) => {
             tracing::warn!(%error, "template not executed");
             failure(500, &"error during template execution")
         }
+        Err(refusal) => refusal,
     }
 }
 
 async fn show_metrics(State(app): Shared) -> Response {
-    match app.report().await {
-        Ok(report) => {
-            let kind = [(
-                header::CONTENT_TYPE,
-                "text/plain; version=0.0.4; charset=utf-8",
-            )];
-            (
-                StatusCode::OK,
-                kind,
-                metrics::render(&report, &process::read()),
-            )
-                .into_response()
-        }
-        Err(refusal) => refusal,
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    match app.reading.counts(metrics::render).await {
+        Ok(made) => (StatusCode::OK, [(header::CONTENT_TYPE, kind)], made).into_response(),
+        Err(error) => failure(503, &error),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The node's status and the data plane's counters as a report (spec/cli-api.md 6).
+//! The node's state and the data plane's counters in the words of the API: as a report (spec/cli-api.md 6)
+//! and as what metrics count (7).
 
 mod allocation;
 
@@ -10,8 +11,9 @@ use api::report::{
     VersionCheck,
 };
 use mesh::status::{ConnectionStatus, MeshStatus, TargetState, TargetStatus};
-use node::NodeStatus;
+use node::{NodeCounts, NodeStatus};
 use overlay::TunnelStatus;
+use report::metrics::{Connections, Counts};
 use wire::PeerName;
 
 use crate::clock::Calendar;
@@ -46,6 +48,37 @@ pub struct LearnedMac {
     pub owner: PeerName,
     /// How long ago a frame from it was seen.
     pub age: Duration,
+}
+
+/// What metrics count of the node.
+pub fn counts(counts: &NodeCounts) -> Counts {
+    let live = counts.connections.iter().map(|(class, count)| Connections {
+        state: live_state(class.established),
+        kind: class.tunnel,
+        encrypted: class.encrypted,
+        count: *count,
+    });
+    let targets = [
+        ("connecting", counts.targets.connecting),
+        ("retrying", counts.targets.retrying),
+        ("failed", counts.targets.failed),
+        ("waiting", counts.targets.waiting),
+    ];
+    let targets = targets.map(|(state, count)| Connections {
+        state,
+        kind: "unknown",
+        encrypted: false,
+        count,
+    });
+    let allocation = counts.ipam.as_ref();
+    let allocation = allocation.map(|ipam| allocation::counts(ipam, counts.has_clone));
+    Counts {
+        connections: live.chain(targets).collect(),
+        terminations: counts.termination_count,
+        peers: counts.peers,
+        allocation: allocation.unwrap_or_default(),
+        ..Counts::default()
+    }
 }
 
 /// Builds the report.
@@ -194,14 +227,17 @@ fn live_connection(
     Connection {
         address: connection.remote_address.to_string(),
         outbound: connection.outbound,
-        state: if connection.established {
-            "established"
-        } else {
-            "pending"
-        }
-        .to_owned(),
+        state: live_state(connection.established).to_owned(),
         info,
         attrs: Some(attrs),
+    }
+}
+
+fn live_state(established: bool) -> &'static str {
+    if established {
+        "established"
+    } else {
+        "pending"
     }
 }
 

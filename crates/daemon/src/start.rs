@@ -9,7 +9,6 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -139,7 +138,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         .collect();
     let _host = watch_host(host_handle, &tasks);
     std::fs::write(host.run_dir.join(LAUNCHED), "").context("marking the launch")?;
-    app.ready.store(true, Ordering::Release);
+    app.set_ready();
     notify("READY=1");
 
     signals.until_stopped(&tasks).await?;

@@ -50,7 +50,7 @@ pub fn run(bytes: &[u8]) {
     }
     world.shell.check();
     world.shell.settle();
-    world.shell.command(Command::Status);
+    world.shell.check();
 }
 
 struct World {
@@ -335,15 +335,12 @@ impl World {
     }
 
     fn command(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
-        let command = if input.arbitrary()? {
-            Command::Status
+        if input.arbitrary()? {
+            self.shell.check();
         } else {
-            let peer = direct_peer(input)?;
-            Command::Forget(Forget {
-                peers: vec![peer.text],
-            })
-        };
-        self.shell.command(command);
+            let peers = vec![direct_peer(input)?.text];
+            self.shell.command(Command::Forget(Forget { peers }));
+        }
         Ok(())
     }
 }

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mesh::status::TargetCounts;
 use mesh::{DirectPeer, MeshConfig, Password, TrustedSubnet};
-use node::{Command, Config, Connect, Input, Node, NodeStatus, Output, Reply, RequestId};
+use node::{Command, Config, Connect, Input, Node, NodeStatus, Output, RequestId};
 use overlay::table::ForwardingTable;
 use wire::handshake::Features;
 use wire::{LinkId, PeerName};
@@ -311,12 +312,7 @@ impl Shell {
                     self.uids.insert(probe.link, connection_uid);
                 }
             }
-            Output::Reply { id, reply } => {
-                assert_eq!(self.is_waiting_for.take(), Some(id));
-                if let Reply::Status(status) = reply {
-                    self.check_status(&status);
-                }
-            }
+            Output::Reply { id, .. } => assert_eq!(self.is_waiting_for.take(), Some(id)),
         }
     }
 
@@ -357,13 +353,38 @@ impl Shell {
 
     /// What must hold at any time.
     pub(crate) fn check(&self) {
-        self.check_status(&self.node.status(self.now));
+        let status = self.node.status(self.now);
+        self.check_status(&status);
+        self.check_counts(&status);
         if let Some((at, what)) = self.node.poll_timeout() {
             assert!(
                 at <= self.now + Duration::from_secs(3600),
                 "{what} is far off"
             );
         }
+    }
+
+    /// Metrics say what the status does.
+    fn check_counts(&self, status: &NodeStatus) {
+        let (counts, mesh) = (self.node.counts(), &status.mesh);
+        assert_eq!(counts.peers, mesh.peers.len());
+        assert_eq!(counts.termination_count, mesh.termination_count);
+        let classes = counts.connections.iter();
+        let established = classes.filter(|(class, _)| class.established);
+        let established: u64 = established.map(|(_, count)| count).sum();
+        let shown = mesh.connections.iter();
+        let shown_established = shown.filter(|connection| connection.established).count();
+        assert_eq!(established, shown_established as u64);
+        let all: u64 = counts.connections.values().sum();
+        assert_eq!(all, mesh.connections.len() as u64);
+        let TargetCounts {
+            connecting,
+            retrying,
+            failed,
+            waiting,
+        } = counts.targets;
+        let targets = connecting + retrying + failed + waiting;
+        assert_eq!(targets, mesh.targets.len() as u64);
     }
 
     fn check_status(&self, status: &NodeStatus) {

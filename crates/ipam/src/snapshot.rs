@@ -40,6 +40,8 @@ pub struct IpamCounts {
     pub active: u64,
     /// Addresses that are managed.
     pub universe: u64,
+    /// Where addresses are allocated by default.
+    pub default_subnet: Subnet,
     /// Claims that wait.
     pub pending_claims: usize,
     /// Allocations that wait.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use ipam::status::IpamStatus;
 use ipam::{ContainerEvent, Ipam, IpamOutput, Refusal, Request, Ticket};
 use mesh::{GossipContent, Mesh, MeshOutput};
 use tracing::debug;
@@ -51,10 +50,6 @@ impl Allocation {
 
     pub(crate) fn ipam(&self) -> &Ipam {
         &self.ipam
-    }
-
-    pub(crate) fn status(&self) -> IpamStatus {
-        self.ipam.status()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {

@@ -8,8 +8,6 @@ use std::collections::BTreeSet;
 use ipam::{ContainerEvent, Outcome, Refusal};
 use mesh::DirectPeer;
 
-use crate::status::NodeStatus;
-
 /// Correlates a command with its reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
@@ -42,10 +40,6 @@ pub struct Forget {
     pub peers: Vec<String>,
 }
 
-/// A copy of the state.
-#[derive(Debug)]
-pub struct Status;
-
 /// Something about addresses. The reply may come much later, or not be wanted any more: see
 /// `Input::Cancelled`.
 #[derive(Debug)]
@@ -71,8 +65,6 @@ pub enum Command {
     Connect(Connect),
     /// See [`Forget`].
     Forget(Forget),
-    /// See [`Status`].
-    Status,
     /// See [`Addresses`].
     Ipam(ipam::Request),
     /// See [`Container`].
@@ -86,8 +78,6 @@ pub enum Command {
 pub enum Reply {
     /// Nothing to say.
     Done,
-    /// Reply to [`Status`].
-    Status(Box<NodeStatus>),
     /// Reply to [`Addresses`].
     Ipam(Outcome),
 }
@@ -119,22 +109,6 @@ impl Ask for Forget {
 
     fn read(reply: Reply) -> Option<()> {
         reply.done()
-    }
-}
-
-impl Ask for Status {
-    type Reply = NodeStatus;
-
-    fn command(self) -> Command {
-        Command::Status
-    }
-
-    fn read(reply: Reply) -> Option<NodeStatus> {
-        if let Reply::Status(status) = reply {
-            Some(*status)
-        } else {
-            None
-        }
     }
 }
 
@@ -187,7 +161,7 @@ mod tests {
     fn a_reply_is_read_only_as_the_type_its_command_asked_for() {
         assert_eq!(Forget::read(Reply::Done), Some(()));
         assert_eq!(Forget::read(Reply::Ipam(Ok(Answer::Done))), None);
-        assert!(Status::read(Reply::Done).is_none());
+        assert_eq!(Running::read(Reply::Ipam(Ok(Answer::Done))), None);
         let gained = || Reply::Ipam(Ok(Answer::TakenOver(3)));
         assert_eq!(Addresses::<ipam::TakeOver>::read(gained()), Some(Ok(3)));
         assert_eq!(Addresses::<ipam::Allocate>::read(gained()), None);

@@ -17,7 +17,7 @@ use crate::turn::Turn;
 /// What was published and what of it may be outdated.
 pub(crate) struct Forwarding {
     us: PeerName,
-    /// Shared with the tables published; replaced when it changes.
+    /// Shared with the tables and snapshots published; replaced when it changes.
     routes: Arc<Routes>,
     routes_stale: bool,
     table_stale: bool,
@@ -38,6 +38,11 @@ impl Forwarding {
             probes: Vec::new(),
             gone: BTreeSet::new(),
         }
+    }
+
+    /// The routes published last.
+    pub(crate) fn routes(&self) -> &Arc<Routes> {
+        &self.routes
     }
 
     /// The mesh has other routes, peers or short ids.

@@ -14,15 +14,15 @@ mod forwarding;
 mod input;
 mod node;
 mod output;
+mod snapshot;
 mod status;
 mod tunnels;
 mod turn;
 
-pub use command::{
-    Addresses, Ask, Command, Connect, Container, Forget, Reply, RequestId, Running, Status,
-};
+pub use command::{Addresses, Ask, Command, Connect, Container, Forget, Reply, RequestId, Running};
 pub use input::Input;
 pub use node::{Config, Node};
 pub use output::{Output, Record};
+pub use snapshot::{ConnectionClass, NodeCounts, NodeSnapshot};
 pub use status::NodeStatus;
 pub use turn::Turn;

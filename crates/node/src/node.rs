@@ -2,6 +2,7 @@
 //! and collects what is left for the shell. What the parts say to each other is `tunnels`' (mesh and
 //! overlay), `allocation`'s (mesh and allocator) and `forwarding`'s (all of them and the data plane).
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use ipam::{Ipam, Refusal};
@@ -19,6 +20,7 @@ use crate::command::{Command, Connect, Container, Forget, Reply, RequestId};
 use crate::forwarding::Forwarding;
 use crate::input::Input;
 use crate::output::{Output, Record};
+use crate::snapshot::{NodeCounts, NodeSnapshot, by_class};
 use crate::status::NodeStatus;
 use crate::tunnels::Tunnels;
 use crate::turn::Turn;
@@ -182,13 +184,33 @@ impl Node {
         &self.mesh
     }
 
-    /// A copy of the state, as `Command::Status` gives it.
+    /// A copy of the state.
     pub fn status(&self, now: Instant) -> NodeStatus {
-        NodeStatus {
-            mesh: self.mesh.status(now),
+        self.snapshot().status(now)
+    }
+
+    /// What a status is made of, by whoever wants one.
+    pub fn snapshot(&self) -> NodeSnapshot {
+        NodeSnapshot {
+            us: self.us,
+            mesh: self.mesh.snapshot(),
+            routes: Arc::clone(self.forwarding.routes()),
             tunnels: self.tunnels.status(),
-            ipam: self.allocation.as_ref().map(Allocation::status),
+            ipam: self.ipam().map(Ipam::snapshot),
             clone_text: self.mesh.clone_text().map(str::to_owned),
+        }
+    }
+
+    /// Counts for metrics.
+    pub fn counts(&self) -> NodeCounts {
+        let mesh = self.mesh.counts();
+        NodeCounts {
+            peers: mesh.peers,
+            connections: by_class(&mesh.connections, &self.tunnels.status()),
+            targets: mesh.targets,
+            termination_count: mesh.termination_count,
+            ipam: self.ipam().map(Ipam::counts),
+            has_clone: self.mesh.clone_text().is_some(),
         }
     }
 
@@ -221,7 +243,6 @@ impl Node {
                 self.mesh.forget(&peers, now);
                 Some(Reply::Done)
             }
-            Command::Status => Some(Reply::Status(Box::new(self.status(now)))),
             Command::Ipam(request) => match &mut self.allocation {
                 Some(allocation) => allocation.ask(&mut self.mesh, id, request, now),
                 None => Some(Reply::Ipam(Err(Refusal::Disabled))),

@@ -4,7 +4,7 @@ use ipam::status::IpamStatus;
 use mesh::status::MeshStatus;
 use overlay::TunnelStatus;
 
-/// A copy of a node's state for status, report and metrics.
+/// A copy of a node's state for status and report.
 #[derive(Debug, Clone, Default)]
 pub struct NodeStatus {
     /// The mesh.

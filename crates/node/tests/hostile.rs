@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mesh::{DirectPeer, MeshConfig, Password};
-use node::{Command, Config, Connect, Input, Node, Output, RequestId};
+use node::{Command, Config, Connect, Forget, Input, Node, Output, RequestId};
 use overlay::kind::TunnelEvent;
 use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use wire::{LinkId, PeerName};
@@ -134,7 +134,7 @@ impl Draw {
             },
             9 => Input::Command {
                 id: RequestId(self.next()),
-                command: Command::Status,
+                command: Command::Forget(Forget { peers: Vec::new() }),
             },
             10 => {
                 let address = self.address();

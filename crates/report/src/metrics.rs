@@ -5,10 +5,6 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
-use api::report::{Ipam, Report};
-
-use crate::status::owners;
-
 /// What the kernel says about this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Process {
@@ -20,21 +16,71 @@ pub struct Process {
     pub open_files: u64,
 }
 
+/// What is counted.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counts {
+    /// Version of the daemon.
+    pub version: String,
+    /// Our connections, and the targets we are not connected to.
+    pub connections: Vec<Connections>,
+    /// Connections that ended since start.
+    pub terminations: u64,
+    /// Peers known, this one included.
+    pub peers: usize,
+    /// Times the daemon waited for its disk.
+    pub state_commits: u64,
+    /// Frames, packets and datagrams by what became of them.
+    pub datapath: BTreeMap<String, u64>,
+    /// Address allocation; zeros while it is off.
+    pub allocation: Allocation,
+    /// This process.
+    pub process: Process,
+}
+
+/// How many connections there are of one kind. The words are those of the report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connections {
+    /// `established`, `pending`, `retrying`, `failed`, `connecting` or `waiting`.
+    pub state: &'static str,
+    /// The overlay in use; `unknown` for targets.
+    pub kind: &'static str,
+    /// Whether the data plane is encrypted.
+    pub encrypted: bool,
+    /// How many.
+    pub count: u64,
+}
+
+/// Address allocation, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allocation {
+    /// Addresses in use here.
+    pub active_ips: u64,
+    /// Addresses that are managed.
+    pub range_num_ips: u64,
+    /// Peers that own addresses and cannot be reached.
+    pub unreachable_peers: usize,
+    /// What they own.
+    pub unreachable_ips: u64,
+    /// Allocations that wait.
+    pub pending_allocates: usize,
+    /// Claims that wait.
+    pub pending_claims: usize,
+    /// Ranges not used because two peers say they own them.
+    pub contested: usize,
+    /// Ranges not used until their former owner agrees.
+    pub unconfirmed: usize,
+    /// Addresses used here whose range was taken over.
+    pub displaced: usize,
+    /// Entries of the ring.
+    pub ring_entries: usize,
+    /// Whether another machine has our name.
+    pub has_clone: bool,
+}
+
 /// All metrics.
-pub fn render(report: &Report, process: &Process) -> String {
+pub fn render(counts: &Counts) -> String {
     let mut text = String::new();
-    let router = &report.router;
-    let name = "weave_connections";
-    head(
-        &mut text,
-        name,
-        "gauge",
-        "Number of peer-to-peer connections.",
-    );
-    for ((state, kind, encryption), count) in connections(report) {
-        let labels = format!("encryption=\"{encryption}\",state=\"{state}\",type=\"{kind}\"");
-        let _ = writeln!(text, "{name}{{{labels}}} {count}");
-    }
+    connections(&mut text, &counts.connections);
     let name = "weave_connection_terminations_total";
     head(
         &mut text,
@@ -42,21 +88,19 @@ pub fn render(report: &Report, process: &Process) -> String {
         "counter",
         "Number of peer-to-peer connections terminated.",
     );
-    let _ = writeln!(text, "{name} {}", router.termination_count);
-    allocation(&mut text, report);
+    let _ = writeln!(text, "{name} {}", counts.terminations);
+    allocation(&mut text, &counts.allocation);
     // Names are not managed yet, but dashboards expect this to exist.
     gauge(&mut text, "weave_dns_entries", "Number of DNS entries.", 0);
     let name = "weft_build_info";
     head(&mut text, name, "gauge", "Version of the daemon.");
-    let _ = writeln!(text, "{name}{{version=\"{}\"}} 1", escape(&report.version));
-    let name = "weft_peers";
-    head(
+    let _ = writeln!(text, "{name}{{version=\"{}\"}} 1", escape(&counts.version));
+    gauge(
         &mut text,
-        name,
-        "gauge",
+        "weft_peers",
         "Number of peers known, this one included.",
+        counts.peers,
     );
-    let _ = writeln!(text, "{name} {}", router.peers.len());
     let name = "weft_state_commits_total";
     head(
         &mut text,
@@ -64,7 +108,7 @@ pub fn render(report: &Report, process: &Process) -> String {
         "counter",
         "Transactions made durable, each with one wait for the disk.",
     );
-    let _ = writeln!(text, "{name} {}", router.state_commits);
+    let _ = writeln!(text, "{name} {}", counts.state_commits);
     let name = "weft_datapath_events_total";
     head(
         &mut text,
@@ -72,51 +116,68 @@ pub fn render(report: &Report, process: &Process) -> String {
         "counter",
         "Frames, packets and datagrams by what became of them.",
     );
-    for (event, count) in router.capture_stats.iter().flatten() {
+    for (event, count) in &counts.datapath {
         let _ = writeln!(text, "{name}{{event=\"{}\"}} {count}", escape(event));
     }
-    let name = "process_cpu_seconds_total";
-    head(
-        &mut text,
-        name,
-        "counter",
-        "Total user and system CPU time.",
-    );
-    let _ = writeln!(text, "{name} {}", process.cpu_secs);
-    let name = "process_resident_memory_bytes";
-    head(&mut text, name, "gauge", "Resident memory size in bytes.");
-    let _ = writeln!(text, "{name} {}", process.resident_bytes);
-    let name = "process_open_fds";
-    head(&mut text, name, "gauge", "Number of open file descriptors.");
-    let _ = writeln!(text, "{name} {}", process.open_files);
+    process(&mut text, &counts.process);
     text
 }
 
+/// By state, kind and encryption; both values of encryption for each state and kind present.
+fn connections(text: &mut String, connections: &[Connections]) {
+    let name = "weave_connections";
+    head(text, name, "gauge", "Number of peer-to-peer connections.");
+    let mut counts = BTreeMap::new();
+    for some in connections.iter().filter(|some| some.count > 0) {
+        for value in ["", "yes"] {
+            let count = counts.entry((some.state, some.kind, value)).or_insert(0);
+            *count += some.count * u64::from(some.encrypted == (value == "yes"));
+        }
+    }
+    for ((state, kind, encryption), count) in counts {
+        let labels = format!("encryption=\"{encryption}\",state=\"{state}\",type=\"{kind}\"");
+        let _ = writeln!(text, "{name}{{{labels}}} {count}");
+    }
+}
+
+fn process(text: &mut String, process: &Process) {
+    let name = "process_cpu_seconds_total";
+    head(text, name, "counter", "Total user and system CPU time.");
+    let _ = writeln!(text, "{name} {}", process.cpu_secs);
+    gauge(
+        text,
+        "process_resident_memory_bytes",
+        "Resident memory size in bytes.",
+        process.resident_bytes,
+    );
+    gauge(
+        text,
+        "process_open_fds",
+        "Number of open file descriptors.",
+        process.open_files,
+    );
+}
+
 /// Those of address allocation; zero while it is off, as dashboards expect them to exist.
-fn allocation(text: &mut String, report: &Report) {
-    let off = Ipam::default();
-    let ipam = report.ipam.as_ref().unwrap_or(&off);
+fn allocation(text: &mut String, counts: &Allocation) {
     let name = "weave_ips";
     head(text, name, "gauge", "Number of IP addresses.");
-    let _ = writeln!(text, "{name}{{state=\"local-used\"}} {}", ipam.active_ips);
-    let owners = owners(ipam, &report.router.name);
-    let unreachable = || owners.iter().filter(|owner| !owner.is_known);
-    let lost: u64 = unreachable().map(|owner| owner.addresses).sum();
-    let percentage = match ipam.range_num_ips {
+    let _ = writeln!(text, "{name}{{state=\"local-used\"}} {}", counts.active_ips);
+    let percentage = match counts.range_num_ips {
         0 => 0.0,
-        all => lost as f64 * 100.0 / all as f64,
+        all => counts.unreachable_ips as f64 * 100.0 / all as f64,
     };
     gauge(
         text,
         "weave_max_ips",
         "Size of IP address space used by allocator.",
-        ipam.range_num_ips,
+        counts.range_num_ips,
     );
     gauge(
         text,
         "weave_ipam_unreachable_count",
         "Number of unreachable peers owning IP addresses.",
-        unreachable().count(),
+        counts.unreachable_peers,
     );
     gauge(
         text,
@@ -128,71 +189,54 @@ fn allocation(text: &mut String, report: &Report) {
         text,
         "weave_ipam_pending_allocates",
         "Number of pending allocates.",
-        ipam.pending_allocates.as_ref().map_or(0, Vec::len),
+        counts.pending_allocates,
     );
     gauge(
         text,
         "weave_ipam_pending_claims",
         "Number of pending claims.",
-        ipam.pending_claims.as_ref().map_or(0, Vec::len),
+        counts.pending_claims,
     );
-    own_allocation(text, ipam);
+    own_allocation(text, counts);
 }
 
 /// Those of address allocation that the original has not.
-fn own_allocation(text: &mut String, ipam: &Ipam) {
+fn own_allocation(text: &mut String, counts: &Allocation) {
     gauge(
         text,
         "weft_ipam_contested_ranges",
         "Ranges not used because two peers say they own them.",
-        ipam.contested.len(),
+        counts.contested,
     );
     gauge(
         text,
         "weft_ipam_unconfirmed_ranges",
         "Ranges not used until their former owner agrees.",
-        ipam.unconfirmed.len(),
+        counts.unconfirmed,
     );
     gauge(
         text,
         "weft_ipam_displaced_addresses",
         "Addresses used here whose range was taken over.",
-        ipam.displaced.len(),
+        counts.displaced,
     );
     gauge(
         text,
         "weft_ipam_ring_entries",
         "Entries of the ring.",
-        ipam.entries.as_ref().map_or(0, Vec::len),
+        counts.ring_entries,
     );
     gauge(
         text,
         "weft_peer_name_clones",
         "Whether another machine has the name of this peer.",
-        u8::from(ipam.clone.is_some()),
+        u8::from(counts.has_clone),
     );
 }
 
 fn gauge(text: &mut String, name: &str, help: &str, value: impl Display) {
     head(text, name, "gauge", help);
     let _ = writeln!(text, "{name} {value}");
-}
-
-/// Counts by state, type and encryption; both encryption values for each state and type present.
-fn connections(report: &Report) -> BTreeMap<(String, String, &'static str), u64> {
-    let mut counts = BTreeMap::new();
-    for connection in &report.router.connections {
-        let attrs = connection.attrs.as_ref();
-        let kind = attrs
-            .map_or("unknown", |attrs| attrs.name.as_str())
-            .to_owned();
-        let encrypted = attrs.and_then(|attrs| attrs.encrypted).unwrap_or(false);
-        for value in ["", "yes"] {
-            let key = (connection.state.clone(), kind.clone(), value);
-            *counts.entry(key).or_insert(0) += u64::from(encrypted == (value == "yes"));
-        }
-    }
-    counts
 }
 
 fn head(text: &mut String, name: &str, kind: &str, help: &str) {
@@ -208,13 +252,31 @@ fn escape(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::sample;
-
     use super::*;
+
+    fn sample() -> Counts {
+        let connections = |state, kind, encrypted, count| Connections {
+            state,
+            kind,
+            encrypted,
+            count,
+        };
+        Counts {
+            version: "2.8.1".to_owned(),
+            connections: vec![
+                connections("pending", "sleeve", true, 0),
+                connections("established", "sleeve", true, 1),
+                connections("failed", "unknown", false, 1),
+            ],
+            peers: 2,
+            datapath: BTreeMap::from([("frames_in".to_owned(), 7)]),
+            ..Counts::default()
+        }
+    }
 
     #[test]
     fn connections_are_counted_with_both_encryption_values() {
-        let text = render(&sample(true), &Process::default());
+        let text = render(&sample());
         let lines: Vec<&str> = text
             .lines()
             .filter(|line| line.starts_with("weave_connections{"))
@@ -230,5 +292,19 @@ mod tests {
         );
         assert!(text.contains("\nweave_connection_terminations_total 0\n"));
         assert!(text.contains("\nweave_ips{state=\"local-used\"} 0\n"));
+    }
+
+    #[test]
+    fn metrics_are_the_recorded_text_byte_for_byte() {
+        let mut counts = sample();
+        counts.allocation = Allocation {
+            active_ips: 3,
+            range_num_ips: 4096,
+            unreachable_peers: 1,
+            unreachable_ips: 1024,
+            ring_entries: 4,
+            ..Allocation::default()
+        };
+        assert_eq!(render(&counts), include_str!("../testdata/metrics.txt"));
     }
 }

@@ -8,7 +8,6 @@ mod allocation;
 use std::fmt::Write;
 
 pub use allocation::ipam;
-pub(crate) use allocation::owners;
 use api::report::{Attrs, Connection, Report, Router};
 
 /// States in the order the summary counts them.

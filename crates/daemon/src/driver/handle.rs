@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use node::{Ask, Command, NodeStatus, Reply, RequestId};
+use node::{Ask, Command, NodeCounts, NodeSnapshot, Reply, RequestId};
 use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::published::Reader;
 
 /// A request and where its answer goes.
 pub(super) struct Request {
@@ -18,6 +20,8 @@ pub(super) struct Request {
 pub struct Handle {
     requests: mpsc::Sender<Request>,
     shared: Arc<Shared>,
+    snapshots: Reader<NodeSnapshot>,
+    counts: Reader<NodeCounts>,
 }
 
 /// What all handles and the driver know.
@@ -30,6 +34,10 @@ pub(super) struct Shared {
     stopped_because: OnceLock<Arc<str>>,
     /// How often the driver waited for the disk.
     commits: AtomicU64,
+    /// How often something happened to the node.
+    changes: AtomicU64,
+    /// Somebody wants a newer view of it.
+    view_wanted: Notify,
 }
 
 /// The driver is gone: the daemon is stopping, on its own accord if there is a reason.
@@ -58,6 +66,21 @@ impl Shared {
     /// Notes how often the driver waited for the disk.
     pub(super) fn note_commits(&self, commits: u64) {
         self.commits.store(commits, Ordering::Relaxed);
+    }
+
+    /// Notes that something happened to the node, before anybody can hear of it.
+    pub(super) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often something happened to the node.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// Waits until somebody wants a newer view.
+    pub(super) async fn view_wanted(&self) {
+        self.view_wanted.notified().await;
     }
 
     /// From now on who asks is told why there is no answer.
@@ -97,9 +120,17 @@ impl Drop for Waiting<'_> {
 }
 
 impl Handle {
-    pub(super) fn new(requests: mpsc::Sender<Request>) -> Self {
-        let shared = Arc::default();
-        Self { requests, shared }
+    pub(super) fn new(
+        requests: mpsc::Sender<Request>,
+        snapshots: Reader<NodeSnapshot>,
+        counts: Reader<NodeCounts>,
+    ) -> Self {
+        Self {
+            requests,
+            shared: Arc::default(),
+            snapshots,
+            counts,
+        }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
@@ -135,8 +166,22 @@ impl Handle {
         self.shared.commits.load(Ordering::Relaxed)
     }
 
-    /// A copy of the node's state.
-    pub async fn status(&self) -> Result<NodeStatus, Stopped> {
-        self.ask(node::Status).await
+    /// The node's state, with the effect of everything that was replied to by now.
+    pub async fn snapshot(&self) -> Result<Arc<NodeSnapshot>, Stopped> {
+        self.read(&self.snapshots).await
+    }
+
+    /// The node's counts, with the effect of everything that was replied to by now.
+    pub async fn counts(&self) -> Result<Arc<NodeCounts>, Stopped> {
+        self.read(&self.counts).await
+    }
+
+    async fn read<T>(&self, reader: &Reader<T>) -> Result<Arc<T>, Stopped> {
+        if self.requests.is_closed() {
+            return Err(self.shared.stopped());
+        }
+        let wake = || self.shared.view_wanted.notify_one();
+        let view = reader.read(self.shared.changes(), wake).await;
+        view.ok_or_else(|| self.shared.stopped())
     }
 }

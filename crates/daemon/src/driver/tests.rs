@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use ipam::{Allocate, Init, Ipam, IpamConfig, Patience};
-use mesh::status::TargetState;
+use mesh::status::{TargetState, TargetStatus};
 use mesh::{DirectPeer, MeshConfig};
-use node::{Addresses, Connect};
+use node::{Addresses, Connect, Forget};
 use overlay::sleeve::lane::{SleeveEvent, SpecialKind};
 use overlay::table::ForwardingTable;
 use tokio::net::{TcpListener, TcpStream};
@@ -118,6 +118,12 @@ fn wish() -> Addresses<Allocate> {
         is_container: true,
         patience: Patience::Forever,
     })
+}
+
+/// What the node says of addresses that are not connected.
+async fn targets(handle: &Handle) -> Vec<TargetStatus> {
+    let snapshot = handle.snapshot().await.expect("a snapshot");
+    snapshot.status(clock::now()).mesh.targets
 }
 
 fn record(text: &str) -> Record {
@@ -252,8 +258,7 @@ async fn link_whose_queue_is_full_ends_and_the_node_hears_why() {
     stage.driver.carry_out_turn(turn).expect("a good disk");
     stage.driver.carry_out().expect("a good disk");
     assert!(!stage.driver.links.contains(link));
-    let status = drive(&mut stage.driver, handle.status()).await;
-    let targets = status.expect("a status").mesh.targets;
+    let targets = drive(&mut stage.driver, targets(&handle)).await;
     let [target] = &targets[..] else {
         panic!("{targets:?}");
     };
@@ -274,12 +279,12 @@ async fn fatal(hurt: impl FnOnce(&FakePlane)) -> (String, [String; 2]) {
     tokio::select! {
         biased;
         reply = &mut wish => panic!("{reply:?}"),
-        // Asked behind it, so the driver has the wish when this is answered.
-        status = stage.handle.status() => assert!(status.is_ok()),
+        // Wanted behind it, so the driver has the wish when this is there.
+        snapshot = stage.handle.snapshot() => assert!(snapshot.is_ok()),
     }
     hurt(&stage.plane);
     let waited = wish.await.expect_err("stopped").to_string();
-    let late = stage.handle.status().await.expect_err("stopped");
+    let late = stage.handle.snapshot().await.expect_err("stopped");
     (
         tasks.first_end().await.to_string(),
         [waited, late.to_string()],
@@ -307,4 +312,74 @@ async fn panic_of_the_driver_is_told_to_who_waits() {
     for told in told {
         assert_eq!(told, "the daemon is stopping: the driver panicked");
     }
+}
+
+#[tokio::test]
+async fn who_got_a_reply_reads_a_state_that_contains_its_effect() {
+    let mut stage = Stage::new(1, &Air::default());
+    let handle = stage.handle.clone();
+    let nobody = |n: u8| SocketAddr::from(([127, 0, 0, n], 9));
+    let talk = async {
+        let typed = async || {
+            let snapshot = handle.snapshot().await.expect("a snapshot");
+            snapshot.status(clock::now()).mesh.direct_peers
+        };
+        let mut expected = Vec::new();
+        for n in 2..9 {
+            handle.ask(connect(nobody(n))).await.expect("a reply");
+            expected.push(nobody(n).to_string());
+            assert_eq!(typed().await, expected);
+        }
+        let peers = expected.split_off(1);
+        handle.ask(Forget { peers }).await.expect("a reply");
+        assert_eq!(typed().await, expected);
+    };
+    drive(&mut stage.driver, talk).await;
+}
+
+#[tokio::test]
+async fn however_many_read_the_driver_makes_one_snapshot_in_a_turn() {
+    let mut stage = Stage::new(1, &Air::default());
+    for round in 0..3 {
+        stage.plane.tell(heartbeat());
+        assert!(stage.driver.turn().await.expect("a turn").is_continue());
+        let handle = stage.handle.clone();
+        let mut readers: Vec<_> = (0..1000).map(|_| Box::pin(handle.snapshot())).collect();
+        poll_fn(|context| {
+            for reader in &mut readers {
+                assert!(reader.as_mut().poll(context).is_pending(), "{round}");
+            }
+            Poll::Ready(())
+        })
+        .await;
+        assert!(stage.driver.turn().await.expect("a turn").is_continue());
+        let newest = stage.driver.snapshots.newest().expect("it was wanted");
+        for reader in readers {
+            let snapshot = reader.await.expect("a snapshot");
+            assert!(Arc::ptr_eq(&snapshot, &newest));
+        }
+    }
+}
+
+#[tokio::test]
+async fn driver_makes_no_view_that_nobody_wants() {
+    let mut stage = Stage::new(1, &Air::default());
+    let handle = stage.handle.clone();
+    let ask = handle.ask(connect(stage.address));
+    assert!(drive(&mut stage.driver, ask).await.is_ok());
+    assert!(stage.driver.snapshots.newest().is_none());
+    let counts = drive(&mut stage.driver, handle.counts()).await;
+    assert_eq!(counts.expect("counts").peers, 1);
+    assert!(stage.driver.snapshots.newest().is_none());
+    assert!(stage.driver.counts.newest().is_some());
+}
+
+#[tokio::test]
+async fn state_that_did_not_change_is_read_without_the_driver() {
+    let mut stage = Stage::new(1, &Air::default());
+    let handle = stage.handle.clone();
+    let first = drive(&mut stage.driver, handle.snapshot()).await;
+    // Nobody drives it meanwhile.
+    let second = handle.snapshot().await.expect("a snapshot");
+    assert!(Arc::ptr_eq(&first.expect("a snapshot"), &second));
 }

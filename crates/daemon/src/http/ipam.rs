@@ -131,8 +131,8 @@ fn flatten(result: Result<Response, Response>) -> Response {
 }
 
 async fn default_subnet(State(app): Shared) -> Response {
-    match app.driver.status().await {
-        Ok(status) => match status.ipam {
+    match app.driver.counts().await {
+        Ok(counts) => match &counts.ipam {
             Some(ipam) => text(StatusCode::OK, ipam.default_subnet.to_string()),
             None => not_found().await,
         },

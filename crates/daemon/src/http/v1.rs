@@ -1,7 +1,6 @@
 //! Weft's own JSON API (types and table of requests: `api::v1`).
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use api::v1::{
     Addresses, AttachRequest, Attachment, ClaimRequest, DetachRequest, ExposeRequest, Failure,
@@ -119,26 +118,27 @@ pub(super) fn routes() -> Router<Arc<App>> {
 }
 
 async fn status(State(app): Shared) -> Response {
-    let report = match app.report().await {
-        Ok(report) => report,
-        Err(refusal) => return refusal,
-    };
-    let router = report.router;
-    Json(Status {
-        ipam: report.ipam,
-        ready: app.ready.load(Ordering::Acquire),
-        version: report.version,
-        pid: std::process::id(),
-        name: router.name,
-        nickname: router.nick_name,
-        encryption: router.encryption,
-        discovery: router.peer_discovery,
-        targets: router.targets,
-        connections: router.connections,
-        peers: router.peers,
-        trusted_subnets: router.trusted_subnets,
-    })
-    .into_response()
+    let made = app.read(|report| {
+        let router = report.router;
+        Status {
+            ipam: report.ipam,
+            ready: report.ready,
+            version: report.version,
+            pid: std::process::id(),
+            name: router.name,
+            nickname: router.nick_name,
+            encryption: router.encryption,
+            discovery: router.peer_discovery,
+            targets: router.targets,
+            connections: router.connections,
+            peers: router.peers,
+            trusted_subnets: router.trusted_subnets,
+        }
+    });
+    match made.await {
+        Ok(status) => Json(status).into_response(),
+        Err(refusal) => refusal,
+    }
 }
 
 async fn attach(State(app): Shared, body: Body<AttachRequest>) -> Answer<Addresses> {

@@ -1,10 +1,12 @@
-//! The `IPAM` section of the report, from the allocator's own status (spec/ipam.md 12).
+//! The `IPAM` section of the report and of metrics, from the allocator's own status (spec/ipam.md 12).
 
 use std::net::Ipv4Addr;
 
 use api::report::{ClaimedCidr, Contest, Displaced, Ipam, Paxos, PendingClaim, RingEntry};
 use ipam::address::Range;
+use ipam::snapshot::IpamCounts;
 use ipam::status::IpamStatus;
+use report::metrics::Allocation;
 use wire::quote::printable;
 
 use crate::advice;
@@ -54,6 +56,24 @@ pub(super) fn report(status: &IpamStatus, clone_text: Option<&str>) -> Ipam {
         unconfirmed: status.unconfirmed.iter().copied().map(shown).collect(),
         displaced: displaced.collect(),
         clone: clone_text.map(advice::name_taken),
+    }
+}
+
+/// What metrics count of the allocator.
+pub(super) fn counts(counts: &IpamCounts, has_clone: bool) -> Allocation {
+    let unreachable = counts.shares.unreachable();
+    Allocation {
+        active_ips: counts.active,
+        range_num_ips: counts.universe,
+        unreachable_peers: unreachable.peers,
+        unreachable_ips: unreachable.addresses,
+        pending_allocates: counts.pending_allocates,
+        pending_claims: counts.pending_claims,
+        contested: counts.contested,
+        unconfirmed: counts.unconfirmed,
+        displaced: counts.displaced,
+        ring_entries: counts.shares.entries(),
+        has_clone,
     }
 }
 

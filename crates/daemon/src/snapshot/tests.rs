@@ -125,3 +125,53 @@ fn targets_show_what_is_happening_to_them() {
         ("connecting", "")
     );
 }
+
+#[test]
+fn metrics_count_what_the_report_lists() {
+    let established = node::ConnectionClass {
+        established: true,
+        tunnel: "sleeve",
+        encrypted: true,
+    };
+    let counted = counts(&NodeCounts {
+        peers: 2,
+        connections: BTreeMap::from([(established, 1)]),
+        targets: mesh::status::TargetCounts {
+            failed: 1,
+            ..Default::default()
+        },
+        termination_count: 0,
+        ipam: None,
+        has_clone: false,
+    });
+    let report = sample(true);
+    for connection in &report.router.connections {
+        let attrs = connection.attrs.as_ref();
+        let expected = Connections {
+            state: live_state(true),
+            kind: "sleeve",
+            encrypted: true,
+            count: 1,
+        };
+        let expected = match attrs {
+            Some(attrs) => {
+                assert_eq!(
+                    (attrs.name.as_str(), attrs.encrypted),
+                    ("sleeve", Some(true))
+                );
+                expected
+            }
+            None => Connections {
+                state: "failed",
+                kind: "unknown",
+                encrypted: false,
+                ..expected
+            },
+        };
+        assert_eq!(connection.state, expected.state);
+        assert!(counted.connections.contains(&expected), "{counted:?}");
+    }
+    let all: u64 = counted.connections.iter().map(|some| some.count).sum();
+    assert_eq!(all, report.router.connections.len() as u64);
+    assert_eq!(counted.peers, report.router.peers.len());
+}

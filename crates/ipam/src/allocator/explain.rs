@@ -53,6 +53,7 @@ impl Ipam {
         IpamCounts {
             active: self.space.active(),
             universe: self.config.universe.size(),
+            default_subnet: self.config.default_subnet,
             pending_claims: self.queues.claims.len(),
             pending_allocates: self.queues.allocations.len(),
             contested: self.disputes.contested().len(),

@@ -10,6 +10,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use ipam::address::Cidr;
+use ipam::snapshot::{IpamCounts, Unreachable};
 use ipam::status::IpamStatus;
 use ipam::{
     Allocate, Answer, Claim, Init, Ipam, IpamConfig, IpamOutput, Outcome, Patience, Request,
@@ -343,6 +344,7 @@ impl Cluster {
         for (&n, peer) in self.peers.iter().filter(|(_, peer)| peer.is_up) {
             peer.ipam.assert_invariants();
             let owned = peer.ipam.status();
+            assert_counts_agree(&peer.ipam.counts(), &owned);
             let universe = owned.universe.range();
             let held = self.held(n);
             for cidr in held.into_iter().map(|(_, cidr)| cidr) {
@@ -514,4 +516,22 @@ pub fn unavailable(outcome: Option<&Outcome>) -> String {
     let refusal = outcome.as_ref().expect_err("not served");
     assert!(refusal.is_passing(), "{refusal}");
     refusal.to_string()
+}
+
+/// Metrics say what the status does.
+fn assert_counts_agree(counts: &IpamCounts, status: &IpamStatus) {
+    let lost = status.owners.iter().filter(|owner| !owner.is_known);
+    let unreachable = Unreachable {
+        peers: lost.clone().count(),
+        addresses: lost.map(|owner| owner.addresses).sum(),
+    };
+    assert_eq!(counts.shares.unreachable(), unreachable);
+    let entries = status.entries.as_ref().map_or(0, Vec::len);
+    assert_eq!(counts.shares.entries(), entries);
+    assert_eq!(counts.active, status.active);
+    assert_eq!(counts.pending_claims, status.pending_claims.len());
+    assert_eq!(counts.pending_allocates, status.pending_allocates.len());
+    assert_eq!(counts.contested, status.contested.len());
+    assert_eq!(counts.unconfirmed, status.unconfirmed.len());
+    assert_eq!(counts.displaced, status.displaced.len());
 }

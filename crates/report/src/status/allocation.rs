@@ -32,15 +32,15 @@ pub fn ipam(report: &Report) -> String {
 }
 
 /// What one peer owns.
-pub(crate) struct Owner<'a> {
-    pub(crate) name: &'a str,
+struct Owner<'a> {
+    name: &'a str,
     nickname: &'a str,
-    pub(crate) addresses: u64,
-    pub(crate) is_known: bool,
+    addresses: u64,
+    is_known: bool,
 }
 
 /// The ring by owner: `us` first, then by name.
-pub(crate) fn owners<'a>(ipam: &'a Ipam, us: &str) -> Vec<Owner<'a>> {
+fn owners<'a>(ipam: &'a Ipam, us: &str) -> Vec<Owner<'a>> {
     let mut owners: BTreeMap<(bool, &str), Owner<'_>> = BTreeMap::new();
     for entry in ipam.entries.iter().flatten() {
         let name = entry.peer.as_str();
