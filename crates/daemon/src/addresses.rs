@@ -18,9 +18,6 @@ use crate::driver::{Handle, Stopped};
 use crate::host::{Host, HostError, HostHandle, Occupant, Place};
 use crate::task::Tasks;
 
-/// Who holds the addresses of the bridge (spec/ipam.md 1).
-pub const EXPOSE_IDENT: &str = "weave:expose";
-
 /// An address somebody asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {

@@ -15,11 +15,11 @@ use linux::netns::Netns;
 use node::{Container, Running};
 use tokio::task::JoinSet;
 
-use crate::addresses::{AddressError, Addresses, EXPOSE_IDENT, ours};
+use crate::addresses::{AddressError, Addresses, ours};
 use crate::advice;
 use crate::docker::{Docker, DockerError};
 use crate::driver::{Handle, Stopped};
-use crate::host::{Found, HostError, HostHandle, Label, is_namespace_ident};
+use crate::host::{EXPOSE_IDENT, Found, HostError, HostHandle, Label, is_namespace_ident};
 use crate::task::{Task, Tasks, pass_panic_on, wait_to_be_stopped};
 
 /// How often interfaces are looked at.

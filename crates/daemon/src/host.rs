@@ -29,6 +29,8 @@ const EXPOSED: &str = "exposed";
 const PORT_PREFIX: &str = "vethwepl";
 /// Characters of the identifier that name a veth pair (docker.md C1).
 const ID_CHARS: usize = 7;
+/// Who holds the addresses of the bridge (spec/ipam.md 1).
+pub const EXPOSE_IDENT: &str = "weave:expose";
 /// Beginning of the identifier of a network namespace; its name or path follows.
 const NETNS_IDENT: &str = "netns:";
 /// Beginning of the identifier of a process; its number follows.
@@ -109,7 +111,7 @@ impl Occupant {
     /// The bridge itself.
     pub fn bridge() -> Self {
         Self {
-            ident: crate::addresses::EXPOSE_IDENT.to_owned(),
+            ident: EXPOSE_IDENT.to_owned(),
             is_container: false,
             is_attached: true,
             place: None,

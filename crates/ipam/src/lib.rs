@@ -4,6 +4,13 @@
 //! Who owns which range is the ring's business ([`ring`]); which of our own addresses are free is
 //! the space's ([`space`]); who gets the first shares is decided by election ([`paxos`]). [`Ipam`]
 //! ties them together and serves requests.
+//!
+//! # Size
+//!
+//! Past twice its plan: beside the original's protocol stands what makes it safe, and each part is about as
+//! large as the protocol itself: a merge that is total where the original panics (`ring/merge`), disputes and
+//! takeovers that end without two owners (`allocator/disputes`, `allocator/takeback`), and giving back what
+//! containers and hosts leave behind (`allocator/reclaim`). All of it changes one ring, so it is one crate.
 
 #![forbid(unsafe_code)]
 

@@ -5,6 +5,12 @@
 //! per kind, as [`sleeve`]) is a state machine inside `Node`. The *data half* ([`frame`], with
 //! [`sleeve::framing`] as its one kind) is pure code run by data-plane threads; it goes by a plan that
 //! [`forward`] makes of each [`table::ForwardingTable`], and never asks the control half anything.
+//!
+//! # Size
+//!
+//! Past twice its plan, because the data half grew a batching path that is worth its lines (segmenting, merging,
+//! fragmenting, answering in `frame`) and because each kind of tunnel has both halves here: what a lane needs
+//! is said once, between the machine that finds it out and the code that goes by it.
 
 #![forbid(unsafe_code)]
 

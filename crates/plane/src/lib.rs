@@ -12,6 +12,7 @@ mod lookout;
 mod outlet;
 mod plane;
 mod rhythm;
+mod shared;
 mod threads;
 
 pub use events::{Ended, Events};

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use linux::tap::{Tap, TapError};
 use linux::udp::{UdpError, UdpPair, has_ipv6};
-use overlay::forward::{Compiler, ETHERNET_BYTES, SleevePlan};
+use overlay::forward::{Compiler, ETHERNET_BYTES};
 use overlay::frame::counters::{Counters, DropReason};
 use overlay::frame::plan::{Hop, UdpPath};
 use overlay::frame::train::Train;
@@ -36,8 +36,9 @@ use rustix::fd::OwnedFd;
 use wire::sleeve::{PMTU_DISCOVERY_BYTES, heartbeat_frame};
 use wire::{LinkId, PeerName};
 
-use crate::events::{self, Ended, Events, Sender};
+use crate::events::{self, Ended, Events};
 use crate::outlet::{Port, Sockets};
+use crate::shared::Shared;
 use crate::{clock, threads};
 
 /// Name of the TAP; one per network namespace.
@@ -93,40 +94,6 @@ pub enum StartError {
     Threads(#[from] io::Error),
 }
 
-/// What the threads and the control plane have in common.
-pub(crate) struct Shared {
-    pub(crate) plan: ArcSwap<SleevePlan>,
-    pub(crate) macs: RwLock<MacTable>,
-    stop: AtomicBool,
-    /// Written to make each thread look at `stop`.
-    pub(crate) wakers: [OwnedFd; 2],
-    /// Zero of the MAC table's clock.
-    started: Instant,
-    /// Largest IP packet our bridge takes.
-    pub(crate) bridge_mtu_bytes: usize,
-    events: Sender,
-}
-
-impl Shared {
-    pub(crate) fn now_secs(&self) -> u32 {
-        u32::try_from((clock::now() - self.started).as_secs()).unwrap_or(u32::MAX)
-    }
-
-    /// Ends all threads. The first reason given is the one told.
-    pub(crate) fn stop(&self, why: Ended) {
-        self.events.end(why);
-        self.stop.store(true, Ordering::Release);
-        for waker in &self.wakers {
-            // Fails only when the counter is full, and then the thread is awake.
-            let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
-        }
-    }
-
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-}
-
 impl Plane {
     /// Creates the TAP in the calling thread's network namespace, binds the sockets and starts the
     /// threads. Frames come once its [ports](Self::ports) are plugged in.
@@ -143,7 +110,7 @@ impl Plane {
         let shared = Arc::new(Shared {
             plan: ArcSwap::from_pointee(compiler.compile(&table)),
             macs: RwLock::new(MacTable::new()),
-            stop: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             wakers: [waker()?, waker()?],
             started: clock::now(),
             bridge_mtu_bytes: config.bridge_mtu_bytes,

@@ -26,8 +26,8 @@ use crate::clock;
 use crate::events::Ended;
 use crate::lookout::{Lookout, Source, Wait};
 use crate::outlet::{Port, Sockets};
-use crate::plane::Shared;
 use crate::rhythm::{Batch, Expect, Rhythm, Way};
+use crate::shared::Shared;
 
 /// Frames read from the TAP before their datagrams leave.
 const CAPTURE_FRAMES_MAX: usize = 64;

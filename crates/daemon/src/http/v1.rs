@@ -15,9 +15,9 @@ use axum::{Json, Router};
 use ipam::Patience;
 
 use super::{App, Shared};
-use crate::addresses::{AddressError, Done, EXPOSE_IDENT, Wanted};
+use crate::addresses::{AddressError, Done, Wanted};
 use crate::docker::{DEFAULT_ADDRESS, DockerError};
-use crate::host::{Found, HostError, Place};
+use crate::host::{EXPOSE_IDENT, Found, HostError, Place};
 
 /// Characters of a container id that are shown.
 const SHORT_ID_CHARS: usize = 12;

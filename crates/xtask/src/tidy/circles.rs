@@ -45,10 +45,6 @@ struct Known {
 
 const KNOWN: &[Known] = &[
     Known {
-        krate: "daemon",
-        members: &["addresses", "host"],
-    },
-    Known {
         krate: "ipam",
         members: &[
             "allocator",
@@ -56,10 +52,6 @@ const KNOWN: &[Known] = &[
             "allocator/reclaim",
             "allocator/takeback",
         ],
-    },
-    Known {
-        krate: "plane",
-        members: &["plane", "threads"],
     },
     Known {
         krate: "sim",
