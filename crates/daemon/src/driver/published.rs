@@ -70,14 +70,17 @@ impl<T> Reader<T> {
     /// turn, and is called only if it has to. `None` once the driver is gone.
     pub(super) async fn read(&self, changes: u64, wake: impl FnOnce()) -> Option<Arc<T>> {
         let mut newest = self.newest.clone();
-        if !is_of(&newest.borrow(), changes) {
+        // Kept until there is another, so that not the driver but who reads frees what only it
+        // holds: entries of peers that have changed since.
+        let stale = newest.borrow().clone();
+        if !is_of(&stale, changes) {
             self.wanted.store(true, Ordering::Release);
             wake();
         }
         let found = newest.wait_for(|view| is_of(view, changes)).await;
-        let found = found.ok()?;
-        let (_, view) = found.as_ref()?;
-        Some(Arc::clone(view))
+        let view = found.ok()?.as_ref().map(|(_, view)| Arc::clone(view));
+        drop(stale);
+        view
     }
 }
 
@@ -116,6 +119,21 @@ mod tests {
         });
         assert!(Arc::ptr_eq(&one.unwrap(), &two.unwrap()));
         assert_eq!(made, 1);
+    }
+
+    #[tokio::test]
+    async fn who_reads_frees_the_view_before_and_not_the_driver() {
+        let (publisher, reader) = published();
+        let old = Arc::new(());
+        let held = Arc::clone(&old);
+        tokio::join!(reader.read(1, || {}), async {
+            publisher.refresh(1, || Some(held));
+        });
+        tokio::join!(reader.read(2, || {}), async {
+            publisher.refresh(2, || None);
+            assert_eq!(Arc::strong_count(&old), 2);
+        });
+        assert_eq!(Arc::strong_count(&old), 1);
     }
 
     #[tokio::test]
