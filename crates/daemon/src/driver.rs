@@ -6,8 +6,8 @@
 //! A turn takes everything that waits, then makes what the node wants kept durable in one
 //! transaction, then does the rest of what it says, in order. So many clients that ask for addresses
 //! at once share one wait for the disk. Those who only want to look are shown a view of the node
-//! (`published`), made at the end of a turn; they wait for no other request and no other request for
-//! them.
+//! (`published`), made at the end of the turn under way, so they wait for that turn and its disk at
+//! most, and no request waits for them.
 
 #[cfg(test)]
 mod fake;

@@ -20,6 +20,7 @@ pub(crate) struct Forwarding {
     /// Shared with the tables and snapshots published; replaced when it changes.
     routes: Arc<Routes>,
     routes_stale: bool,
+    short_ids_stale: bool,
     table_stale: bool,
     /// To be sent once the table that knows their tunnels is published.
     probes: Vec<Probe>,
@@ -34,6 +35,7 @@ impl Forwarding {
             us,
             routes: Arc::default(),
             routes_stale: true,
+            short_ids_stale: false,
             table_stale: true,
             probes: Vec::new(),
             gone: BTreeSet::new(),
@@ -45,9 +47,15 @@ impl Forwarding {
         &self.routes
     }
 
-    /// The mesh has other routes, peers or short ids.
+    /// The mesh has other routes or peers.
     pub(crate) fn routes_changed(&mut self) {
         self.routes_stale = true;
+    }
+
+    /// Short ids have other owners. They change much more often than routes while a mesh forms, and cost
+    /// no search for routes.
+    pub(crate) fn short_ids_changed(&mut self) {
+        self.short_ids_stale = true;
     }
 
     /// Tunnels changed.
@@ -71,7 +79,10 @@ impl Forwarding {
     pub(crate) fn publish(&mut self, mesh: &Mesh, overlay: &mut Overlay, turn: &mut Turn) {
         if std::mem::take(&mut self.routes_stale) {
             self.follow_routes(mesh);
+        } else if self.short_ids_stale {
+            self.follow_short_ids(mesh);
         }
+        self.short_ids_stale = false;
         if std::mem::take(&mut self.table_stale) {
             let table = ForwardingTable {
                 us: self.us,
@@ -102,6 +113,15 @@ impl Forwarding {
         let gone = old.peers.iter().filter(|peer| !self.routes.knows(**peer));
         self.gone.extend(gone);
         self.table_stale = true;
+    }
+
+    /// Takes over the owners of short ids alone.
+    fn follow_short_ids(&mut self, mesh: &Mesh) {
+        let short_ids = mesh.short_ids();
+        if short_ids != self.routes.short_ids {
+            Arc::make_mut(&mut self.routes).short_ids = short_ids;
+            self.table_stale = true;
+        }
     }
 }
 

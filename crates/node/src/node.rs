@@ -312,9 +312,10 @@ impl Node {
             MeshOutput::OverlayControl { link, control } => {
                 self.tunnels.handle_control(link, &control, now);
             }
-            MeshOutput::RoutesChanged
-            | MeshOutput::PeersRemoved(_)
-            | MeshOutput::ShortIdsChanged => self.forwarding.routes_changed(),
+            MeshOutput::RoutesChanged | MeshOutput::PeersRemoved(_) => {
+                self.forwarding.routes_changed();
+            }
+            MeshOutput::ShortIdsChanged => self.forwarding.short_ids_changed(),
             MeshOutput::DirectPeersChanged(peers) => self.turn.keep(Record::DirectPeers(peers)),
             MeshOutput::Gossip {
                 channel,

@@ -61,6 +61,6 @@ impl Neighbour {
 pub enum PlaneEvent {
     /// Something happened on one lane.
     Tunnel(TunnelEvent),
-    /// What forwarders learned since they last told, in order.
+    /// Where forwarders learned addresses since they last told, at least one of each peer.
     Learned(Vec<Sighting>),
 }

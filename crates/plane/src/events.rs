@@ -3,7 +3,7 @@
 //! Many threads put events in; one reader takes them out, by asking or by leaving a waker. The queue
 //! also carries the end of the data plane and why, behind the events that came before it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -11,6 +11,8 @@ use std::task::{Context, Poll, Waker};
 use overlay::kind::TunnelEvent;
 use overlay::mac::Sighting;
 use overlay::table::PlaneEvent;
+use wire::PeerName;
+use wire::ethernet::MacAddr;
 
 /// Why the data plane does not run any more.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,7 +43,7 @@ pub(crate) fn queue(room: usize) -> (Sender, Events) {
     let state = State {
         room,
         waiting: VecDeque::with_capacity(room),
-        learned: Vec::new(),
+        learned: BTreeMap::new(),
         ended: None,
         reader: None,
     };
@@ -52,9 +54,9 @@ pub(crate) fn queue(room: usize) -> (Sender, Events) {
 struct State {
     room: usize,
     waiting: VecDeque<TunnelEvent>,
-    /// What was learned since the reader last asked. Apart from the events, so that a container that
-    /// invents addresses keeps no heartbeat out.
-    learned: Vec<Sighting>,
+    /// Where addresses were learned since the reader last asked, one of each peer: it wants to know the
+    /// peers, and who invents addresses keeps out neither heartbeats nor the sightings of others.
+    learned: BTreeMap<PeerName, MacAddr>,
     ended: Option<Ended>,
     /// Who to wake at the next event, or the end.
     reader: Option<Waker>,
@@ -76,15 +78,13 @@ impl Sender {
         true
     }
 
-    /// Whether the sighting found room.
-    pub(crate) fn learned(&self, sighting: Sighting) -> bool {
+    /// Notes that an address was learned; of several at one peer the first stands for all.
+    pub(crate) fn learned(&self, sighting: Sighting) {
         let mut state = lock(&self.0);
-        if state.learned.len() >= state.room || state.ended.is_some() {
-            return false;
+        if state.ended.is_none() && !state.learned.contains_key(&sighting.peer) {
+            state.learned.insert(sighting.peer, sighting.mac);
+            wake_reader(state);
         }
-        state.learned.push(sighting);
-        wake_reader(state);
-        true
     }
 
     /// Says that the data plane ended; the first to say so gives the reason.
@@ -129,7 +129,9 @@ impl State {
             return Ok(Some(PlaneEvent::Tunnel(event)));
         }
         if !self.learned.is_empty() {
-            return Ok(Some(PlaneEvent::Learned(std::mem::take(&mut self.learned))));
+            let learned = std::mem::take(&mut self.learned).into_iter();
+            let sightings = learned.map(|(peer, mac)| Sighting { mac, peer });
+            return Ok(Some(PlaneEvent::Learned(sightings.collect())));
         }
         match &self.ended {
             Some(ended) => Err(ended.clone()),
@@ -158,8 +160,6 @@ mod tests {
 
     use overlay::sleeve::lane::SleeveEvent;
     use wire::LinkId;
-    use wire::PeerName;
-    use wire::ethernet::MacAddr;
 
     use super::*;
 
@@ -181,18 +181,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_learned_comes_out_at_once_and_keeps_no_event_out() {
+    fn peers_where_addresses_were_learned_come_out_once_and_keep_no_event_out() {
         let (sender, mut events) = queue(2);
-        let sighting = |n| Sighting {
+        let sighting = |n, peer| Sighting {
             mac: MacAddr([2, 0, 0, 0, 0, n]),
-            peer: PeerName::from_u64(1),
+            peer: PeerName::from_u64(peer),
         };
-        assert!(sender.learned(sighting(1)) && sender.learned(sighting(2)));
-        assert!(!sender.learned(sighting(3)), "full");
+        for n in 0..100 {
+            sender.learned(sighting(n, 1));
+        }
+        sender.learned(sighting(7, 2));
         assert!(sender.send(event(1)) && sender.send(event(2)));
         assert_eq!(events.try_next().unwrap(), Some(told(1)));
         assert_eq!(events.try_next().unwrap(), Some(told(2)));
-        let learned = PlaneEvent::Learned(vec![sighting(1), sighting(2)]);
+        let learned = PlaneEvent::Learned(vec![sighting(0, 1), sighting(7, 2)]);
         assert_eq!(events.try_next().unwrap(), Some(learned));
         assert_eq!(events.try_next().unwrap(), None);
     }

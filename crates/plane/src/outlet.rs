@@ -225,9 +225,7 @@ impl Outlet<SleeveFraming> for Port {
     }
 
     fn learned(&mut self, sighting: Sighting) {
-        if !self.events.learned(sighting) {
-            self.counters.count(DropReason::EventQueueFull);
-        }
+        self.events.learned(sighting);
     }
 
     fn complain(&mut self, sender: PeerName, error: DatagramError) {

@@ -1,5 +1,7 @@
 //! What the command line advises, in one place: texts that name our own verbs and flags.
 
+use std::path::Path;
+
 use crate::program::Program;
 
 /// Who may open the control socket.
@@ -39,6 +41,18 @@ pub(crate) fn not_running(program: Program) -> &'static str {
 /// What to do when there is one already.
 pub(crate) fn already_running(program: Program) -> String {
     format!("{program} is already running; you can stop it with '{program} stop'.")
+}
+
+/// Where to read why a daemon died; the original has one log, of its container.
+pub(crate) fn has_died(program: Program, log_path: &Path) -> String {
+    let log = log_path.display();
+    match program {
+        Program::Weave => format!(
+            "The weave container has died. Consult the container logs for further details.\n{}",
+            line(&format!("the log is {log}"))
+        ),
+        Program::Weft => format!("The weft daemon has died. See {log} for further details."),
+    }
 }
 
 /// What to do when a reset cannot tell the others.

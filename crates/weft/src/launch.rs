@@ -135,18 +135,15 @@ fn last_words(program: Program, log_path: &Path, log_start: u64) -> String {
         .lines()
         .skip_while(|line| !line.starts_with("FATA: "))
         .collect();
-    let place = format!("See {} for further details.", log_path.display());
+    let died = hints::has_died(program, log_path);
     if fatal.is_empty() {
         let tail: Vec<&str> = fresh.lines().collect();
         let tail = tail[tail.len().saturating_sub(5)..].join("\n");
-        return format!("The {program} daemon has died. {place}\n{tail}");
+        return format!("{died}\n{tail}");
     }
     // `FATA: date time message`
     fatal[0] = fatal[0].splitn(4, ' ').nth(3).unwrap_or(fatal[0]);
-    format!(
-        "{program}: {}\nThe {program} daemon has died. {place}",
-        fatal.join("\n")
-    )
+    format!("{program}: {}\n{died}", fatal.join("\n"))
 }
 
 /// Whether a flag asked for a word instead of a launch.

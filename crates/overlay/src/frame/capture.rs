@@ -12,7 +12,7 @@ use crate::frame::mss;
 use crate::frame::plan::Plan;
 use crate::frame::segment::{SuperFrame, VnetHeader, complete_checksum};
 use crate::frame::ways::{Captured, Envelope, NextHop, decide_captured};
-use crate::mac::{Learned, MacTable, Sighting};
+use crate::mac::{Learned, MacTable};
 
 /// State of the thread that reads the TAP.
 pub struct CapturePath<F: Framing> {
@@ -65,7 +65,7 @@ impl<F: Framing> CapturePath<F> {
                     next_hop,
                 }
             }
-            _ => decide_and_learn(plan, macs, now_secs, (source, destination), outlet),
+            _ => decide_and_learn(plan, macs, now_secs, source, destination),
         };
         if cut.is_none() && mss::is_syn(frame) {
             clamp(plan, verdict, frame);
@@ -146,8 +146,8 @@ fn decide_and_learn<'p, F: Framing>(
     plan: &'p Plan<F>,
     macs: &RwLock<MacTable>,
     now_secs: u32,
-    (source, destination): (MacAddr, MacAddr),
-    outlet: &mut impl Outlet<F>,
+    source: MacAddr,
+    destination: MacAddr,
 ) -> Captured<'p> {
     let us = plan.us();
     let (verdict, is_current) = {
@@ -158,16 +158,9 @@ fn decide_and_learn<'p, F: Framing>(
     if verdict == Captured::Drop(DropReason::Injected) {
         tracing::debug!(%source, %destination, "captured frame is associated with another peer");
     } else if !is_current {
-        let learned = {
-            let mut macs = macs.write().unwrap_or_else(PoisonError::into_inner);
-            macs.learn(source, us, now_secs)
-        };
-        if learned != Learned::Known {
+        let mut macs = macs.write().unwrap_or_else(PoisonError::into_inner);
+        if macs.learn(source, us, now_secs) == Learned::New {
             tracing::debug!(mac = %source, "discovered local MAC");
-            outlet.learned(Sighting {
-                mac: source,
-                peer: us,
-            });
         }
     }
     verdict

@@ -31,7 +31,7 @@ pub trait Outlet<F: Framing> {
     fn special(&mut self, link: LinkId, from: SocketAddr, special: F::Special);
     /// Tells the control half that a tunnel has no number left for a datagram.
     fn exhausted(&mut self, link: LinkId);
-    /// Tells that an address was learned.
+    /// Tells that an address was learned at another peer.
     fn learned(&mut self, sighting: Sighting);
     /// Says that a neighbour sent something malformed.
     fn complain(&mut self, sender: PeerName, error: F::Error);

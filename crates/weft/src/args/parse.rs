@@ -252,7 +252,7 @@ impl Line {
             if line.verb.is_some() {
                 continue;
             }
-            line.verb = Some(word.clone());
+            line.verb = Some(named(word).to_owned());
             match grammar.find_subcommand(word) {
                 Some(verb) => command = verb,
                 None => break,
@@ -376,6 +376,14 @@ impl<'a> Spelling<'a> {
 fn dashed(name: &str) -> String {
     let dashes = if name.chars().count() == 1 { "-" } else { "--" };
     format!("{dashes}{name}")
+}
+
+/// What a word is called in a message: what follows a flag's `=` may be a passphrase.
+fn named(word: &str) -> &str {
+    match word.split_once('=') {
+        Some((flag, _)) if flag.starts_with('-') => flag,
+        Some(_) | None => word,
+    }
 }
 
 /// Name and value of a flag; `None` for words, a lone dash and negative numbers included.
