@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use linux::netns::{Netns, run_in};
@@ -82,12 +82,15 @@ struct Lab {
     id: String,
     plan: Plan,
     planes: Vec<(Plane, Events)>,
+    /// Held by those on one core, whose threads a test counts by their name.
+    _alone: Option<MutexGuard<'static, ()>>,
 }
 
 impl Lab {
     /// `None` without privileges.
     fn new(plan: Plan) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static ONE_CORE: Mutex<()> = Mutex::new(());
         if !rustix::process::geteuid().is_root() {
             skip("needs root to make network namespaces");
             return None;
@@ -101,6 +104,9 @@ impl Lab {
             id,
             plan,
             planes: Vec::new(),
+            _alone: plan
+                .one_core
+                .then(|| ONE_CORE.lock().unwrap_or_else(PoisonError::into_inner)),
         };
         sh(&format!(
             "ip netns add {0}u; ip -n {0}u link set lo up",
